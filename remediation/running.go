@@ -20,7 +20,8 @@ type Runtime interface {
 // Running is what a service ran when it was inspected.
 type Running struct {
 	Seen time.Time `json:"seen"`
-	// Up counts the replicas that run and are not unhealthy, Total all there are.
+	// Up counts the replicas that run and are not unhealthy, Total those that there are to be, or Up where a rollout has
+	// more of them up.
 	Up    int `json:"up"`
 	Total int `json:"total"`
 	// Image is the image's name as the replicas were made from it, Version the

@@ -514,7 +514,7 @@ func (a *imagePin) checkRuns(ctx context.Context) remediation.Result {
 // Watch implements remediation.Watcher: it reports every container of the service
 // that starts, or already runs, from another image than the previous version's.
 func (a *imagePin) Watch(ctx context.Context, report func(what string)) error {
-	st, err := a.stand(ctx, proofOf, a.c.Survey)
+	st, err := a.stand(ctx, proofOf, a.c.Everywhere)
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/action/actiontest"
 	"github.com/locotoki/backout/remediation/docker/compose"
@@ -589,6 +590,33 @@ func TestTwoProjectsOfOneFolderAreToldApart(t *testing.T) {
 	left := (&harness{T: t, api: w.api, project: other}).containers("web")
 	if len(left) != 1 || left[0].Variable("FLAG").Value != "2" || left[0].Label(fleet.LabelOperation) != "" {
 		t.Errorf("the other project was touched")
+	}
+}
+
+// The hint's command brings all of them to one folder, and then the flag is turned off.
+func TestReplicasOfTwoFoldersAreBroughtToOne(t *testing.T) {
+	w := newHarness(t).second()
+	w.target.Probe = alerts.Probe{Timeout: w.target.Probe.Timeout}
+	older := &harness{T: t, api: w.api, project: w.project, dir: t.TempDir(), tool: w.tool}
+	for _, h := range []*harness{older, w} {
+		h.write("compose.yaml", fmt.Sprintf("services:\n  web:\n    image: %s\n    environment: {FLAG: \"${FLAG:-0}\"}\n", w.image))
+		h.write(".env", "FLAG=1\n")
+	}
+	older.up2("up", "-d", "--scale", "web=2")
+	w.up2("up", "-d", "--scale", "web=3")
+	_, err := w.byTool(nil).Look(t.Context(), op)
+	if err == nil || !strings.Contains(err.Error(), w.dir+", "+older.dir) {
+		t.Fatalf("three containers of two folders: %v", err)
+	}
+	_, try := hint.Of(err)
+	command, _, _ := strings.Cut(try, " in "+w.dir)
+	w.up2(strings.Fields(command)[1:]...)
+	w.off(w.byTool(nil), op)
+	all := w.containers("web")
+	for _, r := range all {
+		if w.flagOf(r) != "0" || len(all) != 3 {
+			t.Errorf("%d containers, and %s has FLAG=%s", len(all), r.ShortName(), w.flagOf(r))
+		}
 	}
 }
 

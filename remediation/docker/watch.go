@@ -26,7 +26,7 @@ func (a *flagOff) Watch(ctx context.Context, report func(what string)) error {
 // Watch implements remediation.Watcher: it reports every container of the service
 // that starts, or already runs, from another image than the previous version's.
 func (a *imageRetag) Watch(ctx context.Context, report func(what string)) error {
-	f, err := a.c.Survey(ctx, a.target.Compose)
+	f, err := a.c.Everywhere(ctx, a.target.Compose)
 	if err != nil {
 		return err
 	}
@@ -65,12 +65,15 @@ func (c *Client) watch(ctx context.Context, t alerts.ComposeTarget, wrong func(*
 		filters.Arg("event", string(events.ActionStart)),
 		filters.Arg("label", compose.LabelService+"="+t.Service),
 	)})
-	f, err := c.Survey(ctx, t)
+	f, err := c.Everywhere(ctx, t)
 	if err != nil {
 		return err
 	}
 	tell := func(r *fleet.Replica) {
 		if what := wrong(r); r.Running() && what != "" {
+			if !fleet.SameDir(r.Folder(), f.Dir) {
+				what += ", and was started from " + r.Folder()
+			}
 			report(fmt.Sprintf("container %s (%s) runs with %s", r.ShortName(), r.ID[:12], what))
 		}
 	}
@@ -80,8 +83,11 @@ func (c *Client) watch(ctx context.Context, t alerts.ComposeTarget, wrong func(*
 	for {
 		select {
 		case e := <-started:
-			other := f.ProjectName != "" && e.Actor.Attributes[compose.LabelProject] != f.ProjectName
-			if other || !fleet.SameDir(e.Actor.Attributes[compose.LabelWorkingDir], f.Dir) {
+			project := e.Actor.Attributes[compose.LabelProject]
+			if f.ProjectName == "" && fleet.SameDir(e.Actor.Attributes[compose.LabelWorkingDir], f.Dir) {
+				f.ProjectName = project // there was no container to tell
+			}
+			if f.ProjectName == "" || project != f.ProjectName {
 				continue
 			}
 			in, err := c.API.ContainerInspect(ctx, e.Actor.ID)

@@ -66,6 +66,9 @@ func (a *change) see(ctx context.Context) (seen, error) {
 		return seen{}, err
 	}
 	now, err := a.field.value(s)
+	if f, ok := a.field.(inConfigMap); ok && err == nil {
+		err = f.overruled(ctx, s, a.target.Probe.Flags != "")
+	}
 	if err != nil {
 		return seen{}, err
 	}
@@ -75,7 +78,7 @@ func (a *change) see(ctx context.Context) (seen, error) {
 // holder is the object that has the field.
 func (s *state) holder() (m meta, path, what string) {
 	if s.cm != nil {
-		return s.cm.Metadata, s.configMapPath(), s.configMap()
+		return s.cm.Metadata, s.configMapPath(s.t.Flags.ConfigMap), s.configMap()
 	}
 	return s.w.Metadata, s.workloadPath(), s.String()
 }

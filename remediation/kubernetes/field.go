@@ -1,14 +1,18 @@
 package kubernetes
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/remediation/jsonhttp"
 )
 
 // field is one value of a target that an operation changes.
@@ -26,8 +30,12 @@ type field interface {
 	owned(s *state) []string
 }
 
-// inConfigMap marks a field that a ConfigMap holds.
-type inConfigMap interface{ fromConfigMap() }
+// inConfigMap is a field that a ConfigMap holds.
+type inConfigMap interface {
+	// overruled says which source after the ConfigMap has the field too, or may have it, or returns nil.
+	// asked: each pod is asked for what it serves.
+	overruled(ctx context.Context, s *state, asked bool) error
+}
 
 func holdsConfigMap(f field) bool {
 	_, ok := f.(inConfigMap)
@@ -136,30 +144,107 @@ func (f imageField) owned(*state) []string {
 // mapField is a variable that the container takes from a ConfigMap.
 type mapField struct{ container, variable, configMap string }
 
-func (mapField) fromConfigMap() {}
-
 func (f mapField) name() string { return f.variable + " of ConfigMap " + f.configMap }
 func (f mapField) key() string  { return "data/" + f.variable }
 
-// dataKey is the key of the variable in the ConfigMap.
-func (f mapField) dataKey(s *state) (string, error) {
-	for _, v := range s.container().Env {
-		if v.Name != f.variable {
+// key is the key that gives the container the variable, if it takes any from the source.
+func (from envSource) key(variable string) (string, bool) {
+	key, fits := strings.CutPrefix(variable, from.Prefix)
+	return key, fits && key != ""
+}
+
+// takes reports whether the source is the ConfigMap, and with which key it gives the variable.
+func (f mapField) takes(from envSource) (key string, ours bool) {
+	key, fits := from.key(f.variable)
+	return key, fits && from.ConfigMapRef != nil && from.ConfigMapRef.Name == f.configMap
+}
+
+// source is the place in envFrom that gives the variable, or -1. As the kubelet does, the last source that has it counts;
+// where the ConfigMap has it by no key yet, the last that could.
+func (f mapField) source(s *state) int {
+	could := -1
+	for i, from := range slices.Backward(s.container().EnvFrom) {
+		key, ours := f.takes(from)
+		if !ours {
 			continue
 		}
+		if _, has := s.cm.Data[key]; has {
+			return i
+		}
+		could = max(could, i)
+	}
+	return could
+}
+
+// inEnv is the variable's entry under env, which overrules envFrom; nil: there is none. The last one counts.
+func (f mapField) inEnv(s *state) *variable {
+	for i, v := range slices.Backward(s.container().Env) {
+		if v.Name == f.variable {
+			return &s.container().Env[i]
+		}
+	}
+	return nil
+}
+
+// dataKey is the key of the variable in the ConfigMap.
+func (f mapField) dataKey(s *state) (string, error) {
+	if v := f.inEnv(s); v != nil {
 		if v.ValueFrom != nil && v.ValueFrom.ConfigMapKeyRef != nil && v.ValueFrom.ConfigMapKeyRef.Name == f.configMap {
 			return v.ValueFrom.ConfigMapKeyRef.Key, nil
 		}
 		return "", hint.Add(fmt.Errorf("%s: container %s sets %s itself under env, which overrules ConfigMap %s", s.place, f.container, f.variable, f.configMap),
 			"target: {kubernetes: {flags: env}}, or remove it under env")
 	}
-	for _, from := range s.container().EnvFrom {
-		if from.ConfigMapRef != nil && from.ConfigMapRef.Name == f.configMap && strings.HasPrefix(f.variable, from.Prefix) {
-			return strings.TrimPrefix(f.variable, from.Prefix), nil
-		}
+	if i := f.source(s); i >= 0 {
+		key, _ := f.takes(s.container().EnvFrom[i])
+		return key, nil
 	}
 	return "", hint.Add(fmt.Errorf("%s: container %s takes no %s from ConfigMap %s", s.place, f.container, f.variable, f.configMap),
 		"envFrom: [{configMapRef: {name: %s}}] in the container, or target: {kubernetes: {flags: env}}", f.configMap)
+}
+
+// overruled implements inConfigMap. A later ConfigMap is looked at; a Secret never is.
+func (f mapField) overruled(ctx context.Context, s *state, asked bool) error {
+	i := f.source(s)
+	if i < 0 || f.inEnv(s) != nil {
+		return nil
+	}
+	for _, from := range s.container().EnvFrom[i+1:] {
+		key, fits := from.key(f.variable)
+		if _, ours := f.takes(from); ours || !fits {
+			continue
+		}
+		what := "a source that backout does not know"
+		unknown := errors.New("backout reads ConfigMaps alone")
+		switch {
+		case from.ConfigMapRef != nil:
+			what = "ConfigMap " + from.ConfigMapRef.Name
+			var later configMap
+			err := s.do(ctx, http.MethodGet, s.configMapPath(from.ConfigMapRef.Name), "", nil, &later)
+			switch jsonhttp.Answered(err) {
+			case http.StatusNotFound: // optional, or no pod starts
+				continue
+			case http.StatusForbidden:
+				unknown = err
+			default:
+				if err != nil {
+					return fmt.Errorf("look at %s: %w", what, err)
+				}
+				if _, has := later.Data[key]; !has {
+					continue
+				}
+				return hint.Add(fmt.Errorf("%s: container %s takes %s from %s too, which overrules ConfigMap %s: the last source of envFrom counts", s.place, f.container, f.variable, what, f.configMap),
+					"target: {kubernetes: {flags: {configmap: %s}}}, or remove it there", from.ConfigMapRef.Name)
+			}
+		case from.SecretRef != nil:
+			what = "Secret " + from.SecretRef.Name
+		}
+		if !asked {
+			return hint.Add(fmt.Errorf("%s: container %s may take %s from %s, which would overrule ConfigMap %s: %w", s.place, f.container, f.variable, what, f.configMap, unknown),
+				"target: {probe: {flags: ...}}, so that each pod is asked, or list ConfigMap %s last under envFrom", f.configMap)
+		}
+	}
+	return nil
 }
 
 func (f mapField) value(s *state) (*string, error) {

@@ -2,6 +2,7 @@ package kubernetes
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -247,6 +248,46 @@ func TestAFlagInAConfigMapRollsThePodsAndOthersOfItStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.expectSaid("0 v2.0.0", 2)
+}
+
+func sources(all ...any) string {
+	raw, _ := json.Marshal(all) // a list of mappings of strings
+	return string(raw)
+}
+
+// The kubelet takes the last source of envFrom that has a variable.
+func TestTheKeyThatCountsIsChanged(t *testing.T) {
+	t.Parallel()
+	l := kubetest.New(t)
+	for name, data := range map[string]object{"shop-overrides": {"OTHER": "y"}, "shop-other": {"FEATURE_A": "1"}} {
+		l.Put(object{"apiVersion": "v1", "kind": "ConfigMap", "metadata": object{"name": name}, "data": data})
+	}
+	l.Put(object{"apiVersion": "v1", "kind": "Secret", "metadata": object{"name": "shop-secret"}, "stringData": object{"FEATURE_B": "1"}})
+	source := func(kind, name, prefix string) any { return object{kind: object{"name": name}, "prefix": prefix} }
+	w := withConfigMap(t, l, count(1))
+	w.edit(`{"spec":{"template":{"spec":{"containers":[{"name":"shop","envFrom":` + sources(
+		source("configMapRef", "shop-other", ""), source("configMapRef", "shop-flags", "FEATURE_"), source("configMapRef", "shop-flags", ""), source("configMapRef", "shop-flags", "FEATURE_"),
+		source("configMapRef", "shop-overrides", ""), source("configMapRef", "shop-other", "X_"), source("secretRef", "shop-secret", "")) + `}]}}}}`)
+	w.ready()
+	// The prefix gives no key yet, so the whole name counts; then the key A does.
+	a := w.flagOff(w.client(nil))
+	w.apply(a, op)
+	w.expectSaid("0 v2.0.0", 1)
+	if err := w.Patch(t.Context(), kube.MergePatch, w.Core("configmaps", "shop-flags"), []byte(`{"data":{"A":"1"}}`), nil); err != nil {
+		t.Fatal(err)
+	}
+	w.apply(a, "inc-2/1-flag_off@1700000001")
+	w.expectSaid("0 v2.0.0", 1)
+	if got := fmt.Sprint(w.configMap()["data"]); got != "map[A:0 FEATURE_A:0 OTHER:x]" {
+		t.Error(got)
+	}
+	// What cannot be told is refused where no pod is asked: here, a ConfigMap without the right to read it.
+	w.asShipped("")
+	w.look(w.flagOff(w.client(nil)), remediation.Wanted)
+	w.target.Probe.Flags = ""
+	if _, err := w.flagOff(w.client(nil)).Look(t.Context(), op); err == nil || !strings.Contains(err.Error(), "may take "+flagName+" from ConfigMap shop-overrides") {
+		t.Error(err)
+	}
 }
 
 func TestAConfigMapIsHalfWayByOurMarkAlone(t *testing.T) {

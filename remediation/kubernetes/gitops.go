@@ -60,7 +60,8 @@ func (a *change) by(s *state) string {
 	return ""
 }
 
-// lasts checks that nothing puts the field back that the playbook does not know of.
+// lasts checks that nothing puts the field back that the playbook does not know of. What another object controls may be
+// put back by its controller; nothing shows whether it is.
 func (a *change) lasts(ctx context.Context, s *state) remediation.Result {
 	names := a.owners(s)
 	g := s.t.GitOps
@@ -80,15 +81,38 @@ func (a *change) lasts(ctx context.Context, s *state) remediation.Result {
 			return remediation.Failed(fmt.Sprintf("%s owns %s in %s, and target.kubernetes.gitops is for another tool", name, a.field.name(), s.place), "name the tool that applies the object")
 		}
 	}
+	var r remediation.Result
 	switch {
 	case g != nil && g.ArgoCD != "":
-		return s.argoIgnores(ctx)
+		r = s.argoIgnores(ctx)
 	case len(names) > 0 && g == nil:
-		return remediation.Passed(a.field.name() + " was last set by " + strings.Join(names, ", ") + ", whose next apply sets it again")
+		r = remediation.Passed(a.field.name() + " was last set by " + strings.Join(names, ", ") + ", whose next apply sets it again")
 	case g != nil:
-		return remediation.Passed("Flux is paused for " + s.String() + " together with the change")
+		r = remediation.Passed("Flux is paused for " + s.String() + " together with the change")
+	default:
+		r = remediation.Passed("no GitOps tool owns " + a.field.name())
 	}
-	return remediation.Passed("no GitOps tool owns " + a.field.name())
+	if by := s.controlledBy(); by != "" && r.Status == remediation.Pass {
+		return remediation.Unknown(by+": its controller may put "+a.field.name()+" back", "set it with kubectl in a test namespace, see whether it stays, and sign it off")
+	}
+	return r
+}
+
+// controlledBy says which object owns what is changed, such as an operator's custom resource; "" if none does.
+func (s *state) controlledBy() string {
+	said := func(what string, m meta) string {
+		for _, o := range m.OwnerReferences {
+			if o.Controller {
+				return what + " is controlled by " + o.Kind + " " + o.Name
+			}
+		}
+		return ""
+	}
+	by := said(s.String(), s.w.Metadata)
+	if s.cm != nil { // its hash goes into the workload's template
+		by = cmp.Or(said(s.configMap(), s.cm.Metadata), by)
+	}
+	return by
 }
 
 const (

@@ -280,3 +280,41 @@ func TestAnApplicationOfArgoCDMustIgnoreWhatBackoutManages(t *testing.T) {
 	set(`{"syncPolicy":{"syncOptions":[]}}`)
 	expect(remediation.Fail, "not when it syncs")
 }
+
+// An operator puts back what it made of its custom resource, or leaves it: its name is all that shows.
+func TestAnObjectThatAnotherOneControlsDoesNotPass(t *testing.T) {
+	t.Parallel()
+	w := withConfigMap(t, kubetest.New(t), count(1)).ready()
+	w.Put(object{"apiVersion": "v1", "kind": "ConfigMap", "metadata": object{"name": "operator"}})
+	var operator object
+	if err := w.Get(t.Context(), w.Core("configmaps", "operator"), &operator); err != nil {
+		t.Fatal(err)
+	}
+	own := func(path, controller string) {
+		t.Helper()
+		owner := `{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"operator","controller":` + controller + `,"uid":"` + at(operator, "metadata", "uid").(string) + `"}]}}`
+		if err := w.Patch(t.Context(), kube.MergePatch, path, []byte(owner), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	flag, image := w.flagOff(w.client(nil)), w.imageBack(w.client(nil), "v1.0.0")
+	check := func(a interface {
+		checkLasts(context.Context) remediation.Result
+	}, want remediation.Status, evidence string) {
+		t.Helper()
+		if r := a.checkLasts(t.Context()); r.Status != want || !strings.Contains(r.Evidence, evidence) {
+			t.Errorf("%+v, want %s %q", r, want, evidence)
+		}
+	}
+	own(w.Apps("deployments", "shop"), "false")
+	check(image, remediation.Pass, "")
+	own(w.Core("configmaps", "shop-flags"), "true")
+	check(image, remediation.Pass, "")
+	check(flag, remediation.CannotTell, "configmap "+w.Namespace+"/shop-flags is controlled by ConfigMap operator: its controller may put FEATURE_A of ConfigMap shop-flags back")
+	own(w.Core("configmaps", "shop-flags"), "false")
+	own(w.Apps("deployments", "shop"), "true")
+	check(image, remediation.CannotTell, "deployment "+w.Namespace+"/shop is controlled by ConfigMap operator: its controller may put the image of container shop back")
+	check(flag, remediation.CannotTell, "deployment "+w.Namespace+"/shop is controlled by ConfigMap operator")
+	w.target.Kubernetes.GitOps = &alerts.GitOps{Flux: alerts.FluxPause}
+	check(w.flagOff(w.client(nil)), remediation.CannotTell, "is controlled by ConfigMap operator")
+}

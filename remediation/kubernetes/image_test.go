@@ -2,12 +2,18 @@ package kubernetes
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"net/http"
+	"os"
+	"path"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -91,6 +97,110 @@ func TestAnImageThatAnotherChangesIsLeftAlone(t *testing.T) {
 	w.ready().expectSaid("1 third", 1)
 }
 
+// A StatefulSet whose pods all crash, as of a sidecar: some of its members may still work, so one at a time is deleted.
+func TestOneBrokenPodOfAStatefulSetIsDeletedAtATime(t *testing.T) {
+	t.Parallel()
+	broken := filepath.Join(t.TempDir(), "broken")
+	w := newWorld(t, count(3), statefulSet, func(m object) {
+		vars := theContainer(m)["env"].([]any)
+		theContainer(m)["env"] = append(vars, object{"name": "CRASH_WHEN_ON", "value": broken})
+	}).ready()
+	if err := os.WriteFile(broken, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.Eventually("all pods crash", func() error {
+		for _, p := range w.Pods("app=shop") {
+			if p.Waiting != "CrashLoopBackOff" {
+				return fmt.Errorf("%+v", p)
+			}
+		}
+		return nil
+	})
+	var deleted []string
+	c := w.client(func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
+		if req.Method == http.MethodDelete {
+			deleted = append(deleted, path.Base(req.URL.Path))
+			pods := w.Pods("app=shop")
+			for i, p := range pods {
+				if p.Deleting || len(pods) != 3 || i < len(deleted)-1 && !p.Ready {
+					t.Errorf("%s is deleted while there are %+v", path.Base(req.URL.Path), pods)
+				}
+			}
+		}
+		return next.RoundTrip(req)
+	})
+	w.apply(w.flagOff(c), op)
+	w.expectSaid("0 v2.0.0", 3)
+	if got := strings.Join(deleted, " "); got != "shop-0 shop-1 shop-2" {
+		t.Errorf("deleted %s", got)
+	}
+}
+
+func TestOnlyThePodThatAStatefulSetWaitsForBlocksIt(t *testing.T) {
+	pods := func(names ...string) (all []pod) {
+		for _, name := range names {
+			var p pod
+			name, state, _ := strings.Cut(name, " ")
+			p.Metadata.Name = name
+			switch state {
+			case "ready":
+				p.Status.Conditions = append(p.Status.Conditions, struct{ Type, Status, Reason, Message string }{Type: "Ready", Status: "True"})
+			case "deleted":
+				p.Metadata.DeletionTimestamp = "2026-11-30T15:00:00Z"
+			case "failed":
+				p.Status.Phase = "Failed"
+			}
+			all = append(all, p)
+		}
+		return all
+	}
+	for name, tc := range map[string]struct {
+		spec      string
+		available int
+		pods      []pod
+		want      string
+	}{
+		"the lowest that is not ready":       {`{}`, 1, pods("shop-10", "shop-2", "shop-1", "shop-0 ready"), "shop-1"},
+		"all are ready":                      {`{}`, 2, pods("shop-1 ready", "shop-0 ready"), ""},
+		"one is being deleted":               {`{}`, 0, pods("shop-2 deleted", "shop-1", "shop-0"), ""},
+		"a lower one is missing":             {`{}`, 0, pods("shop-2", "shop-1"), ""},
+		"the next ones are not made yet":     {`{}`, 1, pods("shop-1", "shop-0 ready"), "shop-1"},
+		"a lower one has ended":              {`{}`, 0, pods("shop-1", "shop-0 failed"), ""},
+		"a higher one has ended":             {`{}`, 0, pods("shop-1 failed", "shop-0"), "shop-0"},
+		"a ready one is not available yet":   {`{}`, 1, pods("shop-2 ready", "shop-1", "shop-0 ready"), ""},
+		"the first ordinal is another":       {`{"ordinals": {"start": 3}}`, 1, pods("shop-4", "shop-3 ready"), "shop-4"},
+		"it makes all pods at the same time": {`{"podManagementPolicy": "Parallel"}`, 0, pods("shop-1", "shop-0"), ""},
+	} {
+		s := state{place: place{t: alerts.KubernetesTarget{StatefulSet: "shop"}}}
+		if err := json.Unmarshal([]byte(tc.spec), &s.w.Spec); err != nil {
+			t.Fatal(err)
+		}
+		s.w.Status.AvailableReplicas = tc.available
+		if got := s.blocking(tc.pods); got != tc.want {
+			t.Errorf("%s: %q, want %q", name, got, tc.want)
+		}
+	}
+}
+
+// A StatefulSet that makes its pods in no order replaces those that crash itself.
+func TestAStatefulSetWithoutAnOrderIsLeftToItsController(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, statefulSet, func(m object) { theSpec(m)["podManagementPolicy"] = "Parallel" }).ready()
+	w.setImage("shop:crash")
+	w.crashing()
+	deleted := 0
+	w.apply(w.imageBack(w.client(func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
+		if req.Method == http.MethodDelete {
+			deleted++
+		}
+		return next.RoundTrip(req)
+	}), "v1.0.0"), op)
+	w.expectSaid("1 v1.0.0", 2)
+	if deleted > 0 {
+		t.Errorf("%d pods were deleted", deleted)
+	}
+}
+
 // kubernetes#67250: a StatefulSet waits forever for a broken pod of an older template.
 func TestAStatefulSetHealsFromAnImageThatCrashes(t *testing.T) {
 	t.Parallel()
@@ -138,5 +248,31 @@ func TestAServiceIsVerifiedPodByPod(t *testing.T) {
 	running, err := c.Running(t.Context(), w.playbook())
 	if err != nil || running.String() != "v2.0.0 on 2 of 2, FEATURE_A=1" {
 		t.Errorf("it runs %s: %v", running, err)
+	}
+}
+
+// A StatefulSet makes no further pod before the one below is available; a quota leaves out pods of a Deployment likewise.
+func TestPodsThatAreMissingFailTheVerification(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, count(3), statefulSet, func(m object) { theSpec(m)["minReadySeconds"] = 3600 })
+	w.target.Probe.Timeout = 1
+	c := w.client(nil)
+	w.Eventually("the first pod is ready", func() error {
+		if pods := w.Pods("app=shop"); len(pods) != 1 || !pods[0].Ready {
+			return fmt.Errorf("%+v", pods)
+		}
+		return nil
+	})
+	checks, err := c.Verify(t.Context(), w.target, "", "v2.0.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, check := range checks {
+		if missing := check.Detail == "1 of 3 pods exist"; check.OK == (check.Name == "health") || missing != (check.Name == "health") {
+			t.Errorf("%+v", check)
+		}
+	}
+	if running, err := c.Running(t.Context(), w.playbook()); err != nil || running.Up != 1 || running.Total != 3 {
+		t.Errorf("%s, %v", running, err)
 	}
 }

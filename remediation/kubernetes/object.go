@@ -21,7 +21,11 @@ type (
 		Generation                              int64
 		Labels, Annotations                     map[string]string
 		ManagedFields                           []managed
-		OwnerReferences                         []struct{ Kind, Name, UID string }
+		OwnerReferences                         []owner
+	}
+	owner struct {
+		Kind, Name, UID string
+		Controller      bool
 	}
 	// managed is what one manager owns of an object.
 	managed struct {
@@ -37,7 +41,10 @@ type (
 			Selector        selector
 			Template        template
 			Strategy        struct{ Type string }
-			UpdateStrategy  struct {
+			// Of a StatefulSet.
+			PodManagementPolicy string
+			Ordinals            struct{ Start int }
+			UpdateStrategy      struct {
 				Type          string
 				RollingUpdate struct{ Partition int }
 			}
@@ -129,8 +136,8 @@ func (p place) workloadPath() string {
 	return "/apis/apps/v1/namespaces/" + p.t.Namespace + "/" + p.t.Kind() + "s/" + p.t.Name()
 }
 
-func (p place) configMapPath() string {
-	return "/api/v1/namespaces/" + p.t.Namespace + "/configmaps/" + p.t.Flags.ConfigMap
+func (p place) configMapPath(name string) string {
+	return "/api/v1/namespaces/" + p.t.Namespace + "/configmaps/" + name
 }
 
 func (p place) podsPath() string { return "/api/v1/namespaces/" + p.t.Namespace + "/pods" }
@@ -169,7 +176,7 @@ func (p place) read(ctx context.Context, withConfigMap bool) (*state, error) {
 	}
 	if withConfigMap {
 		s.cm = &configMap{}
-		if err := p.get(ctx, p.configMapPath(), p.configMap(), s.cm); err != nil {
+		if err := p.get(ctx, p.configMapPath(p.t.Flags.ConfigMap), p.configMap(), s.cm); err != nil {
 			return nil, err
 		}
 	}
@@ -193,9 +200,19 @@ func (p place) get(ctx context.Context, path, what string, out any) error {
 	return nil
 }
 
-// pods returns the workload's own pods that are not being deleted. A pod of something else, as a Job, may
-// have the same labels.
+// pods returns the workload's own pods that are not being deleted.
 func (s *state) pods(ctx context.Context) ([]pod, error) {
+	all, err := s.allPods(ctx)
+	return slices.DeleteFunc(all, pod.gone), err
+}
+
+// gone reports whether a pod is being deleted or has ended.
+func (p pod) gone() bool {
+	return p.Metadata.DeletionTimestamp != "" || p.Status.Phase == "Succeeded" || p.Status.Phase == "Failed"
+}
+
+// allPods returns the workload's own pods. A pod of something else, as a Job, may have the same labels.
+func (s *state) allPods(ctx context.Context) ([]pod, error) {
 	var list struct{ Items []pod }
 	err := s.do(ctx, http.MethodGet, s.podsPath()+"?labelSelector="+url.QueryEscape(s.w.Spec.Selector.String()), "", nil, &list)
 	if jsonhttp.Answered(err) == http.StatusForbidden {
@@ -204,10 +221,7 @@ func (s *state) pods(ctx context.Context) ([]pod, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look at the pods of %s: %w", s.place, err)
 	}
-	gone := func(p pod) bool {
-		return !s.owns(p) || p.Metadata.DeletionTimestamp != "" || p.Status.Phase == "Succeeded" || p.Status.Phase == "Failed"
-	}
-	return slices.DeleteFunc(list.Items, gone), nil
+	return slices.DeleteFunc(list.Items, func(p pod) bool { return !s.owns(p) }), nil
 }
 
 // podHash is the label by which a Deployment tells the pods of its ReplicaSets apart; a ReplicaSet's name ends with it.

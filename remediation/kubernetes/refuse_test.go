@@ -23,9 +23,18 @@ func (w *world) playbook() *alerts.Playbook {
 func TestWhatCannotBeChangedIsRefusedBeforeAnythingIsChanged(t *testing.T) {
 	t.Parallel()
 	l := kubetest.New(t)
-	fromMap := func(m object) {
-		theContainer(m)["envFrom"] = []any{object{"configMapRef": object{"name": "shop-flags"}}}
+	from := func(names ...string) func(object) {
+		var all []any
+		for _, name := range names {
+			kind := "configMapRef"
+			if name == "secret" {
+				kind = "secretRef"
+			}
+			all = append(all, object{kind: object{"name": name}})
+		}
+		return func(m object) { theContainer(m)["envFrom"] = all }
 	}
+	fromMap := from("shop-flags")
 	configMap := func(w *world) { w.target.Kubernetes.Flags.ConfigMap = "shop-flags" }
 	flags := func(more object) func(*world) {
 		return func(w *world) {
@@ -61,9 +70,20 @@ func TestWhatCannotBeChangedIsRefusedBeforeAnythingIsChanged(t *testing.T) {
 			"takes its value from a ConfigMap (valueFrom)", "{flags: {configmap: shop-flags}}", false},
 		"twice under env": {[]func(object){env(object{"name": flagName, "value": "1"}, object{"name": flagName, "value": "2"})}, nil,
 			"is listed twice under env", "keep the last one", false},
-		"an immutable ConfigMap":         {[]func(object){env(), fromMap}, flags(object{"immutable": true}), "configmap NAMESPACE/shop-flags is immutable", "remove immutable: true", false},
-		"a missing ConfigMap":            {[]func(object){env(), fromMap}, configMap, "there is no configmap NAMESPACE/shop-flags", "fix target.kubernetes", false},
-		"a ConfigMap that is not read":   {[]func(object){env()}, flags(nil), "takes no " + flagName + " from ConfigMap shop-flags", "envFrom: [{configMapRef: {name: shop-flags}}]", false},
+		"an immutable ConfigMap":       {[]func(object){env(), fromMap}, flags(object{"immutable": true}), "configmap NAMESPACE/shop-flags is immutable", "remove immutable: true", false},
+		"a missing ConfigMap":          {[]func(object){env(), fromMap}, configMap, "there is no configmap NAMESPACE/shop-flags", "fix target.kubernetes", false},
+		"a ConfigMap that is not read": {[]func(object){env()}, flags(nil), "takes no " + flagName + " from ConfigMap shop-flags", "envFrom: [{configMapRef: {name: shop-flags}}]", false},
+		"a ConfigMap that a later one overrules": {[]func(object){env(), from("shop-flags", "shop-overrides")}, func(w *world) {
+			flags(nil)(w)
+			w.Put(object{"apiVersion": "v1", "kind": "ConfigMap", "metadata": object{"name": "shop-overrides"}, "data": object{flagName: "1"}})
+		}, "takes " + flagName + " from ConfigMap shop-overrides too, which overrules ConfigMap shop-flags", "{flags: {configmap: shop-overrides}}", false},
+		"a ConfigMap that a Secret may overrule": {[]func(object){env(), from("shop-flags", "secret")}, func(w *world) {
+			flags(nil)(w)
+			w.target.Probe.Flags = ""
+		}, "may take " + flagName + " from Secret secret, which would overrule ConfigMap shop-flags", "list ConfigMap shop-flags last", false},
+		"a ConfigMap that env overrules at its end": {[]func(object){env(
+			object{"name": flagName, "valueFrom": object{"configMapKeyRef": object{"name": "shop-flags", "key": flagName}}}, object{"name": flagName, "value": "1"}), fromMap},
+			flags(nil), "sets " + flagName + " itself under env", "{flags: env}", false},
 		"a ConfigMap that env overrules": {[]func(object){fromMap}, flags(nil), "sets " + flagName + " itself under env, which overrules ConfigMap shop-flags", "{flags: env}", false},
 	} {
 		t.Run(name, func(t *testing.T) { // one after the other, without waiting for its pod

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/locotoki/backout/remediation"
@@ -147,6 +149,41 @@ func (a *change) roll(ctx context.Context, was *snapshot) error {
 	}
 }
 
+// blocking names the pod that a StatefulSet's controller waits for before it does anything else; "" where it waits for none,
+// or for one that is missing or being deleted. It goes through the pods from the lowest ordinal up, and stops at the first
+// that is missing, being deleted, not ready or not available; only then does it delete pods of an older revision, from the
+// highest ordinal down. So deleting any other pod would lose one more, which it does not make again. With
+// podManagementPolicy Parallel it does not stop there, and deletes broken pods itself (updateStatefulSet and processReplica
+// in Kubernetes' pkg/controller/statefulset/stateful_set_control.go).
+func (s *state) blocking(all []pod) string {
+	if s.t.Kind() != "statefulset" || s.w.Spec.PodManagementPolicy == "Parallel" {
+		return ""
+	}
+	ready, lowest := 0, -1
+	ordinals := map[int]pod{}
+	for _, p := range all {
+		n, err := strconv.Atoi(strings.TrimPrefix(p.Metadata.Name, s.t.Name()+"-"))
+		if err != nil || p.Metadata.DeletionTimestamp != "" {
+			return ""
+		}
+		switch ordinals[n] = p; {
+		case p.ready():
+			ready++
+		case lowest < 0 || n < lowest:
+			lowest = n
+		}
+	}
+	for n := s.w.Spec.Ordinals.Start; n < lowest; n++ {
+		if _, made := ordinals[n]; !made {
+			return "" // it is made next
+		}
+	}
+	if lowest < 0 || ready > s.w.Status.AvailableReplicas || ordinals[lowest].gone() {
+		return ""
+	}
+	return ordinals[lowest].Metadata.Name
+}
+
 // stands judges a rollout once; progress says how far it is.
 func (a *change) stands(ctx context.Context, s seen, was *snapshot) (done bool, progress string, err error) {
 	value := &s.want
@@ -163,10 +200,12 @@ func (a *change) stands(ctx context.Context, s seen, was *snapshot) (done bool, 
 	if done || s.w.Status.ObservedGeneration < s.w.Metadata.Generation {
 		return done, progress, nil
 	}
-	pods, err := s.pods(ctx)
+	all, err := s.allPods(ctx)
 	if err != nil {
 		return false, progress, err
 	}
+	pods := slices.DeleteFunc(slices.Clone(all), pod.gone)
+	blocking := s.blocking(all)
 	want, left, ready := s.started(value), 0, 0
 	for _, p := range pods {
 		has := a.field.inPod(s.state, p)
@@ -190,7 +229,7 @@ func (a *change) stands(ctx context.Context, s seen, was *snapshot) (done bool, 
 		switch {
 		case broken != nil && fresh && left == 0:
 			return false, progress, broken
-		case broken != nil && s.t.Kind() == "statefulset" && p.Metadata.Labels["controller-revision-hash"] != s.w.Status.UpdateRevision:
+		case broken != nil && p.Metadata.Name == blocking && p.Metadata.Labels["controller-revision-hash"] != s.w.Status.UpdateRevision:
 			// The StatefulSet would wait for it forever: kubernetes#67250.
 			if err := s.deletePod(ctx, p); err != nil {
 				return false, progress, err

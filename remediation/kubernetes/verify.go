@@ -39,27 +39,28 @@ func (c *Client) address(target alerts.Target, p pod) (string, error) {
 
 // service is a target as its pods are judged.
 func (c *Client) service(target alerts.Target) *replicas.Service {
-	return &replicas.Service{Probe: c.probe, Target: target, Kind: "pod", List: func(ctx context.Context) (string, []replicas.Replica, error) {
+	return &replicas.Service{Probe: c.probe, Target: target, Kind: "pod", List: func(ctx context.Context) (replicas.Listed, error) {
+		var none replicas.Listed
 		if target.Kubernetes == nil {
-			return "", nil, errNoTarget
+			return none, errNoTarget
 		}
 		at, err := c.at(target.Kubernetes)
 		if err != nil {
-			return "", nil, err
+			return none, err
 		}
 		s, err := at.read(ctx, false)
 		if err != nil {
-			return "", nil, err
+			return none, err
 		}
 		pods, err := s.pods(ctx)
 		if err == nil && len(pods) == 0 {
 			err = fmt.Errorf("%s has no pods", s.place)
 		}
-		var all []replicas.Replica
+		seen := replicas.Listed{Image: s.container().Image, Wanted: s.replicas()}
 		for _, p := range pods {
-			all = append(all, c.replica(target, s, p))
+			seen.Replicas = append(seen.Replicas, c.replica(target, s, p))
 		}
-		return s.container().Image, all, err
+		return seen, err
 	}}
 }
 

@@ -49,6 +49,15 @@ func serve() {
 	if os.Getenv("CRASH") != "" {
 		os.Exit(1)
 	}
+	if path := os.Getenv("CRASH_WHEN_ON"); path != "" && os.Getenv(flagName) == "1" {
+		go func() { // once the file is there
+			for range time.Tick(50 * time.Millisecond) {
+				if _, err := os.Stat(path); err == nil {
+					os.Exit(1)
+				}
+			}
+		}()
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health/", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, os.Getenv("VERSION")) })

@@ -37,8 +37,25 @@ type Service struct {
 	Target alerts.Target
 	// Kind is what one replica is called: pod.
 	Kind string
-	// List looks at the replicas, and at the image that the service is to run.
-	List func(context.Context) (image string, all []Replica, err error)
+	// List looks at the service.
+	List func(context.Context) (Listed, error)
+}
+
+// Listed is a service as its platform shows it.
+type Listed struct {
+	// Image is what new replicas are to run.
+	Image string
+	// Wanted is how many replicas there are to be.
+	Wanted   int
+	Replicas []Replica
+}
+
+// complete says how many replicas are missing, or returns nil. In a rollout there may be more.
+func (l Listed) complete(kind string) error {
+	if n := len(l.Replicas); n < l.Wanted {
+		return fmt.Errorf("%d of %s exist", n, remediation.Counted(l.Wanted, kind))
+	}
+	return nil
 }
 
 // defaultPatience is used where the playbook has no probe.timeout.
@@ -196,11 +213,11 @@ func (s *Service) Serves(ctx context.Context, answers func(ctx context.Context, 
 
 // together asks all replicas that are up, and returns the answer of each.
 func (s *Service) together(ctx context.Context, answers func(ctx context.Context, address string) error) ([]error, error) {
-	_, all, err := s.List(ctx)
+	seen, err := s.List(ctx)
 	if err != nil {
 		return nil, err
 	}
-	all = slices.DeleteFunc(slices.Clone(all), func(r Replica) bool { return !r.Up })
+	all := slices.DeleteFunc(slices.Clone(seen.Replicas), func(r Replica) bool { return !r.Up })
 	said := make([]error, len(all))
 	var asking sync.WaitGroup
 	for i, r := range all {
@@ -231,9 +248,9 @@ func (s *Service) healthy(ctx context.Context, r Replica) error {
 
 // Knows checks that each replica lists a flag at the probe's flags path.
 func (s *Service) Knows(ctx context.Context, flag string) remediation.Result {
-	_, all, err := s.List(ctx)
+	seen, err := s.List(ctx)
 	var asks []func(context.Context) remediation.Result
-	for _, r := range all {
+	for _, r := range seen.Replicas {
 		address, aerr := r.Address(ctx)
 		if aerr != nil && err == nil {
 			err = fmt.Errorf("%s %s: %w", s.Kind, r.Name, aerr)
@@ -248,27 +265,30 @@ func (s *Service) Knows(ctx context.Context, flag string) remediation.Result {
 	return remediation.Trial(ctx, asks...)
 }
 
-// Runs says why not every replica runs image:version, or returns nil; image "" is the repository that the service runs
-// from.
+// Runs says why not every replica runs image:version, or why the next one would not, or returns nil; image "" is the
+// repository that the service runs from.
 func (s *Service) Runs(ctx context.Context, image, version string) error {
-	now, all, err := s.List(ctx)
+	seen, err := s.List(ctx)
 	if err != nil {
 		return err
 	}
-	want := cmp.Or(image, Repository(now)) + ":" + version
-	for _, r := range all {
-		if r.Image != want {
+	want := cmp.Or(image, Repository(seen.Image)) + ":" + version
+	for _, r := range seen.Replicas {
+		if Undigested(r.Image) != want {
 			return fmt.Errorf("%s %s runs %s, not %s", s.Kind, r.Name, r.Image, want)
 		}
+	}
+	if next := Undigested(seen.Image); next != want { // a rollout has begun, and no replica of it is there
+		return fmt.Errorf("the next %s is to run %s, not %s", s.Kind, next, want)
 	}
 	return nil
 }
 
-// Verify checks that every replica runs image:version, names it at the probe's version path and is up and healthy, and
-// that the smoke checks pass. What does not hold yet is asked again within the probe's timeout. The error says why nothing
+// Verify checks that every replica runs image:version, names it at the probe's version path and is up and healthy, that
+// there are as many as there are to be, and that the smoke checks pass. What does not hold yet is asked again within the probe's timeout. The error says why nothing
 // could be asked.
 func (s *Service) Verify(ctx context.Context, image, version string) ([]remediation.Check, error) {
-	now, _, err := s.List(ctx)
+	seen, err := s.List(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -290,18 +310,19 @@ func (s *Service) Verify(ctx context.Context, image, version string) ([]remediat
 	}
 	each := func(ask func(context.Context, Replica) error) func(context.Context) error {
 		return func(ctx context.Context) error {
-			_, all, err := s.List(ctx)
-			for _, r := range all {
-				if err == nil {
-					if err = ask(ctx, r); err != nil {
-						err = fmt.Errorf("%s %s: %w", s.Kind, r.Name, err)
-					}
+			seen, err := s.List(ctx)
+			if err != nil {
+				return err
+			}
+			for _, r := range seen.Replicas {
+				if err := ask(ctx, r); err != nil {
+					return fmt.Errorf("%s %s: %w", s.Kind, r.Name, err)
 				}
 			}
-			return err
+			return nil
 		}
 	}
-	add("image", "each "+s.Kind+" runs "+cmp.Or(image, Repository(now))+":"+version, func(ctx context.Context) error { return s.Runs(ctx, image, version) })
+	add("image", "each "+s.Kind+" runs "+cmp.Or(image, Repository(seen.Image))+":"+version, func(ctx context.Context) error { return s.Runs(ctx, image, version) })
 	if path := s.Target.Probe.Version; path != "" {
 		add("version", path+" of each "+s.Kind+" names "+version, each(func(ctx context.Context, r Replica) error {
 			address, err := r.Address(ctx)
@@ -311,7 +332,16 @@ func (s *Service) Verify(ctx context.Context, image, version string) ([]remediat
 			return err
 		}))
 	}
-	add("health", s.Target.Probe.Health+" of each "+s.Kind+" answers, and each is up", each(s.healthy))
+	add("health", s.Target.Probe.Health+" of each "+s.Kind+" answers, and each is up", func(ctx context.Context) error {
+		if err := each(s.healthy)(ctx); err != nil {
+			return err
+		}
+		seen, err := s.List(ctx)
+		if err == nil {
+			err = seen.complete(s.Kind)
+		}
+		return err
+	})
 	for _, check := range s.Target.Probe.Smoke {
 		add("smoke: "+check.Name, check.URL+" answers as expected", func(ctx context.Context) error { return s.Probe.Smoke(ctx, check) })
 	}
@@ -320,11 +350,12 @@ func (s *Service) Verify(ctx context.Context, image, version string) ([]remediat
 
 // Running asks each replica for its version and its flags.
 func (s *Service) Running(ctx context.Context, flags []alerts.Flag) (remediation.Running, error) {
-	_, all, err := s.List(ctx)
+	seen, err := s.List(ctx)
 	if err != nil {
 		return remediation.Running{}, err
 	}
-	out := remediation.Running{Seen: time.Now(), Total: len(all), Replicas: make([]remediation.RunningReplica, len(all))}
+	all := seen.Replicas
+	out := remediation.Running{Seen: time.Now(), Replicas: make([]remediation.RunningReplica, len(all))}
 	served := make([]map[string]string, len(all))
 	var asking sync.WaitGroup
 	for i, r := range all {
@@ -338,6 +369,7 @@ func (s *Service) Running(ctx context.Context, flags []alerts.Flag) (remediation
 		}
 		images[i], versions[i] = r.Image, r.Version
 	}
+	out.Total = max(seen.Wanted, out.Up)
 	out.Image, _ = agreed(images)
 	out.Version, _ = agreed(versions)
 	for _, flag := range flags {

@@ -37,8 +37,8 @@ func served(t *testing.T, says ...string) *Service {
 			Env:            func(string) (string, bool) { return "started with", true },
 		})
 	}
-	return &Service{Probe: probe.New(), Kind: "pod", List: func(context.Context) (string, []Replica, error) {
-		return "example.com:5000/shop:v2@sha256:00", all, nil
+	return &Service{Probe: probe.New(), Kind: "pod", List: func(context.Context) (Listed, error) {
+		return Listed{"example.com:5000/shop:v1@sha256:00", len(all), all}, nil
 	},
 		Target: alerts.Target{Probe: alerts.Probe{Health: "/health", Version: "/version", Flags: "/flags", Timeout: 1}}}
 }
@@ -70,7 +70,8 @@ func TestEachReplicaIsVerified(t *testing.T) {
 		}
 	}
 	s := served(t, "v1 0", "v1 0")
-	_, all, _ := s.List(t.Context())
+	seen, _ := s.List(t.Context())
+	all := seen.Replicas
 	all[1].Up, all[1].Why = false, "ImagePullBackOff"
 	checks, err := s.Verify(t.Context(), "", "v1")
 	if got := failed(checks); err != nil || !slices.Equal(got, []string{"health: pod shop-1: ImagePullBackOff"}) {
@@ -87,18 +88,57 @@ func TestEachReplicaIsVerified(t *testing.T) {
 	}
 }
 
+// A quota, or a node that is lost, leaves fewer.
+func TestReplicasThatAreMissingCount(t *testing.T) {
+	for wanted, want := range map[int]string{1: "2 of 2", 2: "2 of 2", 5: "2 of 5"} {
+		s := served(t, "v1 0", "v1 0")
+		seen, _ := s.List(t.Context())
+		seen.Wanted = wanted
+		s.List = func(context.Context) (Listed, error) { return seen, nil }
+		checks, err := s.Verify(t.Context(), "", "v1")
+		missing := map[int]string{5: "health: 2 of 5 pods exist"}[wanted]
+		if got := strings.Join(failed(checks), ", "); err != nil || got != missing {
+			t.Errorf("%d wanted: %q, %v", wanted, got, err)
+		}
+		if running, err := s.Running(t.Context(), nil); err != nil || running.String() != "v1 on "+want {
+			t.Errorf("%d wanted: %s, %v", wanted, running, err)
+		}
+	}
+}
+
+// A rollout that has begun runs the other image soon, though no replica of it is there.
+func TestAnImageThatTheNextReplicaDoesNotRunIsNotRun(t *testing.T) {
+	s := served(t, "v1 0", "v1 0")
+	seen, _ := s.List(t.Context())
+	seen.Image = "example.com:5000/shop:v2"
+	s.List = func(context.Context) (Listed, error) { return seen, nil }
+	const want = "the next pod is to run example.com:5000/shop:v2, not example.com:5000/shop:v1"
+	if err := s.Runs(t.Context(), "", "v1"); err == nil || err.Error() != want {
+		t.Error(err)
+	}
+	if checks, err := s.Verify(t.Context(), "", "v1"); err != nil || !slices.Contains(failed(checks), "image: "+want) {
+		t.Errorf("%+v, %v", checks, err)
+	}
+	seen.Image = "example.com:5000/shop:v1@sha256:00"
+	seen.Replicas[0].Image = seen.Image // as Kubernetes names it
+	if err := s.Runs(t.Context(), "", "v1"); err != nil {
+		t.Error(err)
+	}
+}
+
 // Right after a rollout, a replica of the old image may be ending still.
 func TestAnImageThatChangesMeanwhileIsLookedAtAgain(t *testing.T) {
 	s := served(t, "v1 0", "v1 0")
 	s.Target.Probe.Timeout = model.Duration(time.Minute)
-	now, all, _ := s.List(t.Context())
+	was, _ := s.List(t.Context())
 	looks := 0
-	s.List = func(context.Context) (string, []Replica, error) {
-		seen := slices.Clone(all)
+	s.List = func(context.Context) (Listed, error) {
+		seen := was
+		seen.Replicas = slices.Clone(was.Replicas)
 		if looks++; looks < 4 {
-			seen[1].Image = "example.com:5000/shop:v2"
+			seen.Replicas[1].Image = "example.com:5000/shop:v2"
 		}
-		return now, seen, nil
+		return seen, nil
 	}
 	checks, err := s.Verify(t.Context(), "", "v1")
 	if got := failed(checks); err != nil || len(got) > 0 || checks[0].Detail != "each pod runs example.com:5000/shop:v1" {
@@ -121,8 +161,8 @@ func TestWhatReplicasSayIsOneWordWhereTheyAgree(t *testing.T) {
 		}
 	}
 	s := served(t, "v1 0")
-	_, all, _ := s.List(t.Context())
-	all[0].Address = func(context.Context) (string, error) { return "", errors.New("no address yet") }
+	seen, _ := s.List(t.Context())
+	seen.Replicas[0].Address = func(context.Context) (string, error) { return "", errors.New("no address yet") }
 	running, err := s.Running(t.Context(), flags)
 	if err != nil || running.Version != "v1" || running.Flags[0].Value != "started with" {
 		t.Errorf("without an answer: %+v, %v", running, err)
@@ -228,7 +268,7 @@ func TestOnlyAnAnswerDenies(t *testing.T) {
 		"none is up":    {[]Replica{at("on", false)}, false},
 		"one serves it": {[]Replica{at("off", true), at("silent", true), at("on", true)}, true},
 	} {
-		s := &Service{Kind: "pod", List: func(context.Context) (string, []Replica, error) { return "", c.all, nil }}
+		s := &Service{Kind: "pod", List: func(context.Context) (Listed, error) { return Listed{Replicas: c.all}, nil }}
 		if denied, err := s.Denied(t.Context(), answers); denied != c.denied || err != nil {
 			t.Errorf("%s: denied %t, %v", name, denied, err)
 		}
@@ -237,7 +277,7 @@ func TestOnlyAnAnswerDenies(t *testing.T) {
 		}
 	}
 	away := errors.New("no answer")
-	s := &Service{Kind: "pod", List: func(context.Context) (string, []Replica, error) { return "", nil, away }}
+	s := &Service{Kind: "pod", List: func(context.Context) (Listed, error) { return Listed{}, away }}
 	if denied, err := s.Denied(t.Context(), answers); denied || !errors.Is(err, away) {
 		t.Errorf("the platform is away: denied %t, %v", denied, err)
 	}

@@ -13,20 +13,20 @@ import (
 
 // service is a target as its tasks are judged.
 func (c *Client) service(target alerts.Target) *replicas.Service {
-	return &replicas.Service{Probe: c.probe, Target: target, Kind: "task", List: func(ctx context.Context) (string, []replicas.Replica, error) {
+	return &replicas.Service{Probe: c.probe, Target: target, Kind: "task", List: func(ctx context.Context) (replicas.Listed, error) {
 		s, err := c.read(ctx, target.Swarm)
 		if err != nil {
-			return "", nil, err
+			return replicas.Listed{}, err
 		}
 		all, err := c.tasks(ctx, s)
 		if err == nil && len(all.wanted) == 0 {
 			err = fmt.Errorf("%s has no tasks", s)
 		}
-		var list []replicas.Replica
+		seen := replicas.Listed{Image: s.container().Image, Wanted: s.ServiceStatus.DesiredTasks}
 		for _, t := range all.wanted {
-			list = append(list, c.replica(target, s, t))
+			seen.Replicas = append(seen.Replicas, c.replica(target, s, t))
 		}
-		return s.container().Image, list, err
+		return seen, err
 	}}
 }
 

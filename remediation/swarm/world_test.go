@@ -282,7 +282,8 @@ func (w *world) said() (all []string) {
 		w.Fatal(err)
 	}
 	c := w.client(nil)
-	_, tasks, err := c.service(w.target).List(w.Context())
+	seen, err := c.service(w.target).List(w.Context())
+	tasks := seen.Replicas
 	if err != nil || running.Total != len(tasks) {
 		w.Fatalf("%d tasks, and %d run: %v", len(tasks), running.Total, err)
 	}

@@ -49,6 +49,12 @@ func (r *Replica) ShortName() string { return strings.TrimPrefix(r.Name, "/") }
 // Label is the value of a container's label, or "".
 func (r *Replica) Label(k string) string { return r.Config.Labels[k] }
 
+// Folder is the one that compose started the container from.
+func (r *Replica) Folder() string { return r.Label(compose.LabelWorkingDir) }
+
+// startedFrom reports whether that is dir.
+func (r *Replica) startedFrom(dir string) bool { return SameDir(r.Folder(), dir) }
+
 // Running reports whether the container runs or is being restarted.
 func (r *Replica) Running() bool { return r.State.Running || r.State.Restarting }
 
@@ -184,8 +190,19 @@ func (f *Fleet) Leftovers(op string) []*Replica {
 	return all
 }
 
-// Survey finds a service's containers.
+// Survey finds a service's containers, and refuses those of several projects or folders.
 func (c *Engine) Survey(ctx context.Context, t alerts.ComposeTarget) (*Fleet, error) {
+	f, err := c.Everywhere(ctx, t)
+	if err == nil {
+		err = f.oneFolder()
+	}
+	return f, err
+}
+
+// Everywhere is Survey for a watch: where containers of the project were started from
+// another folder too, they are among the replicas. To compose they are the project's own:
+// it knows a project by its name, and recreates a container only if its config hash differs.
+func (c *Engine) Everywhere(ctx context.Context, t alerts.ComposeTarget) (*Fleet, error) {
 	dir, err := c.Projects.Allowed(t.ProjectDir)
 	if err != nil {
 		return nil, fmt.Errorf("compose project: %w", err)
@@ -200,9 +217,17 @@ func (c *Engine) Survey(ctx context.Context, t alerts.ComposeTarget) (*Fleet, er
 	if err != nil {
 		return nil, fmt.Errorf("list containers of %s: %w", t.Service, err)
 	}
+	list = slices.DeleteFunc(list, func(s container.Summary) bool {
+		return strings.EqualFold(s.Labels[compose.LabelOneOff], "true") || t.Project != "" && s.Labels[compose.LabelProject] != t.Project
+	})
+	projects := map[string]bool{} // that have a container of the folder
 	for _, s := range list {
-		other := t.Project != "" && s.Labels[compose.LabelProject] != t.Project
-		if strings.EqualFold(s.Labels[compose.LabelOneOff], "true") || other || !SameDir(s.Labels[compose.LabelWorkingDir], dir) {
+		if SameDir(s.Labels[compose.LabelWorkingDir], dir) {
+			projects[s.Labels[compose.LabelProject]] = true
+		}
+	}
+	for _, s := range list {
+		if !projects[s.Labels[compose.LabelProject]] {
 			continue
 		}
 		in, err := c.API.ContainerInspect(ctx, s.ID)
@@ -212,7 +237,9 @@ func (c *Engine) Survey(ctx context.Context, t alerts.ComposeTarget) (*Fleet, er
 		if err != nil {
 			return nil, fmt.Errorf("inspect container %s: %w", s.ID, err)
 		}
-		f.Replicas = append(f.Replicas, &Replica{in})
+		if r := (&Replica{in}); r.startedFrom(dir) || !r.stray() {
+			f.Replicas = append(f.Replicas, r)
+		}
 	}
 	slices.SortFunc(f.Replicas, func(a, b *Replica) int { return strings.Compare(a.Name, b.Name) })
 	if len(f.Replicas) > 0 {
@@ -236,11 +263,28 @@ func oneProject(t alerts.ComposeTarget, replicas []*Replica) error {
 		"target: {compose: {project: %s}} in the playbook, with the right one", all[0])
 }
 
-// Project finds the project's files, as its newest container names them.
+// oneFolder says from which folders a service's containers were started, where that is not only the target's: what is
+// written into its files would not last for the others.
+func (f *Fleet) oneFolder() error {
+	folders := map[string]bool{}
+	for _, r := range f.Replicas {
+		if !r.startedFrom(f.Dir) {
+			folders[r.Folder()] = true
+		}
+	}
+	if len(folders) == 0 {
+		return nil
+	}
+	all := append([]string{f.Dir}, slices.Sorted(maps.Keys(folders))...)
+	return hint.Add(fmt.Errorf("project %s has containers of service %s that were started from %d folders: %s", f.ProjectName, f.Service, len(all), strings.Join(all, ", ")),
+		"docker-compose -p %s up -d --force-recreate --scale %s=%d %s in %s, so that all are started from there", f.ProjectName, f.Service, len(f.Members()), f.Service, f.Dir)
+}
+
+// Project finds the project's files, as its newest container that was started there names them.
 func (f *Fleet) Project() (compose.Project, error) {
 	var newest *Replica
 	for _, r := range f.Replicas {
-		if newest == nil || r.Created > newest.Created {
+		if r.startedFrom(f.Dir) && (newest == nil || r.Created > newest.Created) {
 			newest = r
 		}
 	}

@@ -1,0 +1,53 @@
+package swarm
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"testing"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// A service whose restart_policy is none has no task any more for one that ended. Swarm counts what it is to have.
+func TestTasksThatAreMissingCount(t *testing.T) {
+	spec := object{"ContainerSpec": object{"Image": "shop:v1@sha256:00"}}
+	answer := func(what any) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(what) }
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/_ping", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Api-Version", "1.41") })
+	mux.HandleFunc("/v1.41/services", answer([]object{{
+		"ID": "s1", "Spec": object{"Name": "web", "TaskTemplate": spec}, "ServiceStatus": object{"RunningTasks": 1, "DesiredTasks": 3},
+	}}))
+	mux.HandleFunc("/v1.41/tasks", answer([]object{{
+		"ID": "t1", "Slot": 1, "DesiredState": "running", "Spec": spec, "Status": object{"State": "running"}, "NetworksAttachments": []object{{"Addresses": []string{"127.0.0.1/8"}}},
+	}}))
+	mux.HandleFunc("/health", func(http.ResponseWriter, *http.Request) {})
+	server := httptest.NewServer(mux) // the engine, and the task
+	defer server.Close()
+	at, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, err := net.SplitHostPort(at.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := New(Options{Host: "tcp://" + at.Host, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	target := alerts.Target{Swarm: &alerts.SwarmTarget{Service: "web"}, Probe: alerts.Probe{Port: port, Health: "/health", Timeout: 1}}
+	checks, err := c.Verify(t.Context(), target, "", "v1")
+	if err != nil || len(checks) != 2 || !checks[0].OK || checks[1].OK || checks[1].Detail != "1 of 3 tasks exist" {
+		t.Errorf("%+v, %v", checks, err)
+	}
+	if running, err := c.Running(t.Context(), &alerts.Playbook{Target: target}); err != nil || running.String() != "v1 on 1 of 3" {
+		t.Errorf("%s, %v", running, err)
+	}
+}
