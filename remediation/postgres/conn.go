@@ -71,8 +71,12 @@ func (r *rollback) with(ctx context.Context, op, name string, do func(w *work) e
 // connect opens a session that is called name.
 func (w *work) connect(ctx context.Context, name string) (*pgx.Conn, error) {
 	config := w.addr.config.Copy()
-	timeout := w.spec.StatementTimeout
-	if name != w.tag(w.op) {
+	locks, timeout := w.spec.LockTimeout, w.spec.StatementTimeout
+	switch name {
+	case w.tag(w.op):
+	case trialName:
+		locks, timeout = min(tryLocks, locks), tryTimeout
+	default:
 		timeout = min(timeout, lookTimeout)
 	}
 	config.RuntimeParams = map[string]string{
@@ -80,7 +84,7 @@ func (w *work) connect(ctx context.Context, name string) (*pgx.Conn, error) {
 		"client_encoding":             "UTF8",
 		"client_min_messages":         "warning",
 		"standard_conforming_strings": "on",
-		"lock_timeout":                milliseconds(w.spec.LockTimeout),
+		"lock_timeout":                milliseconds(locks),
 		"statement_timeout":           milliseconds(timeout),
 	}
 	if w.c.seams.dial != nil {
