@@ -80,7 +80,16 @@ func (r *rollback) checkAccess(ctx context.Context) remediation.Result {
 		for i, role := range st.roles {
 			names[i] = role.Name
 		}
-		return remediation.Passed(fmt.Sprintf("database %s of PostgreSQL %d; %s can be disconnected", st.database, st.server/10000, strings.Join(names, ", "))), nil
+		roles := strings.Join(names, ", ")
+		also, err := w.otherDatabases(ctx)
+		if err != nil {
+			return remediation.Result{}, err
+		}
+		if len(also) > 0 {
+			return remediation.Unknown(fmt.Sprintf("a login counts for the whole server: without it, %s cannot connect to database %s either", roles, strings.Join(also, ", ")),
+				"give this database's application a role of its own, or sign it off"), nil
+		}
+		return remediation.Passed(fmt.Sprintf("database %s of PostgreSQL %d; %s can be disconnected", st.database, st.server/10000, roles)), nil
 	})
 }
 
@@ -194,7 +203,7 @@ func (r *rollback) checkTried(ctx context.Context) remediation.Result {
 		err = w.try(ctx, way)
 		var refusal *pgconn.PgError
 		switch {
-		case errors.As(err, &refusal) && (refusal.Code == "55P03" || refusal.Code == "57014"):
+		case errors.As(err, &refusal) && (refusal.Code == lockNotAvailable || refusal.Code == "57014"):
 			return remediation.Unknown(err.Error()+": the tables are in use, and a trial must not block the application", "try again when it is quieter, or "+byHand), nil
 		case err != nil:
 			return remediation.Result{}, err

@@ -90,6 +90,9 @@ func (w *work) runTogether(ctx context.Context, plan []script) error {
 		if err != nil {
 			return err
 		}
+		if err := w.unwritten(ctx); err != nil {
+			return err
+		}
 		for _, s := range plan {
 			if err := w.runIn(ctx, conn, h, s); err != nil {
 				return err
@@ -159,6 +162,9 @@ func (w *work) runOneByOne(ctx context.Context, plan []script) error {
 		if err := w.save(ctx, func(m *manifest) { m.Before = before }); err != nil {
 			return err
 		}
+	}
+	if err := w.unwritten(ctx); err != nil {
+		return err
 	}
 	for i, s := range plan {
 		run := w.runInItsOwn
