@@ -184,10 +184,11 @@ func (w *work) unchanged(ctx context.Context) (bool, error) {
 	return err == nil && len(written) == 0 && len(w.m.Mark) > 0, err
 }
 
-// written names what was committed to since the marks were made: tables, else the catalogs,
-// which show a table that is gone, or new.
+// written names what was committed to since the marks were made: tables, else the schema,
+// whose catalogs show a table that is gone, or new.
 func (w *work) written(ctx context.Context) ([]string, error) {
-	var tables, schema []string
+	var tables []string
+	schema := false
 	for _, before := range w.m.Mark {
 		now := before
 		err := w.measure(ctx, &now)
@@ -200,15 +201,15 @@ func (w *work) written(ctx context.Context) ([]string, error) {
 		}
 		name, _, _ := strings.Cut(strings.ReplaceAll(before.Relation, `"`, ""), " WHERE ")
 		if strings.HasPrefix(name, "pg_catalog.") {
-			schema = append(schema, name)
+			schema = true
 		} else {
 			tables = append(tables, name)
 		}
 	}
-	if len(tables) > 0 {
-		return tables, nil
+	if schema && len(tables) == 0 {
+		return []string{"the schema itself"}, nil
 	}
-	return schema, nil
+	return tables, nil
 }
 
 // unwritten refuses where the snapshot lacks what another role has written since: the
@@ -233,6 +234,6 @@ func (w *work) unwritten(ctx context.Context) error {
 		}
 		who = strings.Join(names, ", ")
 	}
-	return hint.Add(definite("another role wrote to %s since the snapshot began, and the snapshot may lack it (other roles with sessions: %s)", strings.Join(written, ", "), who),
+	return hint.Add(definite("another role changed %s since the snapshot began, and the snapshot may lack it (other roles with sessions: %s)", strings.Join(written, ", "), who),
 		"stop what writes there, or add its role to application_roles")
 }

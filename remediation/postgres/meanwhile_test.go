@@ -64,8 +64,8 @@ func (w *harness) refusesMeanwhile(do, back func(), words ...string) {
 func TestWhatAnotherRoleWritesAfterTheSnapshotIsNotLost(t *testing.T) {
 	for name, harness := range ways {
 		for what, c := range map[string]struct{ do, back, says string }{
-			"rows":    {"INSERT INTO forecasts SELECT 1, date '2027-01-01' + n, n FROM generate_series(1, 100) n", "DELETE FROM forecasts WHERE day >= '2027-01-01'", "wrote to public.forecasts "},
-			"a table": {"CREATE TABLE more AS SELECT 1 AS n; GRANT SELECT ON more TO PUBLIC", "DROP TABLE more", "wrote to pg_catalog.pg_class"},
+			"rows":    {"INSERT INTO forecasts SELECT 1, date '2027-01-01' + n, n FROM generate_series(1, 100) n", "DELETE FROM forecasts WHERE day >= '2027-01-01'", "changed public.forecasts since"},
+			"a table": {"CREATE TABLE more AS SELECT 1 AS n; GRANT SELECT ON more TO PUBLIC", "DROP TABLE more", "changed the schema itself since"},
 		} {
 			t.Run(what+", "+name, func(t *testing.T) {
 				w := harness(t)

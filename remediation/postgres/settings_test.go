@@ -64,12 +64,20 @@ func TestWhatAScriptSetsEndsWithIt(t *testing.T) {
 
 // A role that is left set could not even write Flyway's row.
 func TestARoleThatAScriptSetsEndsWithIt(t *testing.T) {
-	w := twoVersions(t, "")
-	w.write("U2.1.0__reports.sql", "DROP TABLE reports.summary; SET ROLE pg_signal_backend;")
-	w.wants(w.prove(), "schema/tried", remediation.Pass, "2 scripts ran")
-	w.apply()
-	if got := w.text("SELECT role FROM seen"); got != w.owner {
-		t.Errorf("the next script ran as %s", got)
+	for _, kind := range []string{"together", "one by one"} {
+		t.Run(kind, func(t *testing.T) {
+			w := twoVersions(t, "")
+			w.write("U2.1.0__reports.sql", "DROP TABLE reports.summary; SET ROLE pg_signal_backend;")
+			if kind == "together" {
+				w.wants(w.prove(), "schema/tried", remediation.Pass, "2 scripts ran")
+			} else {
+				w.write("U2.1.0__reports.sql.conf", "executeInTransaction=false\n")
+			}
+			w.apply()
+			if got := w.text("SELECT role FROM seen"); got != w.owner {
+				t.Errorf("the next script ran as %s", got)
+			}
+		})
 	}
 }
 
