@@ -71,3 +71,19 @@ func TestAHealthcheckWithoutAnIntervalUndoesNoFlagOff(t *testing.T) {
 		t.Errorf("the healthcheck has answered: %+v", r.State.Health)
 	}
 }
+
+// An application that ends without its database must not stop the rollback of its schema.
+func TestAReplicaThatHasExitedIsStillOfItsVersion(t *testing.T) {
+	w := imageHarness(t, versionOne)
+	w.start("1")
+	if err := w.api.ContainerKill(t.Context(), w.one().ID, "KILL"); err != nil {
+		t.Fatal(err)
+	}
+	c := w.client(nil)
+	if err := c.Runs(t.Context(), w.target, "", "v2.0.0"); err != nil {
+		t.Error(err)
+	}
+	if err := c.Runs(t.Context(), w.target, "", "v1.0.0"); err == nil || !strings.Contains(err.Error(), "runs image "+w.project) {
+		t.Errorf("another version: %v", err)
+	}
+}

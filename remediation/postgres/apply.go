@@ -105,8 +105,9 @@ func (w *work) forward(ctx context.Context, plan []script) error {
 		}
 	}
 	// A snapshot of an earlier try is still good if the application has not written
-	// since; and once something was changed by us, no other will do.
-	again := w.m.Phase == cutOff || wrote
+	// since; and once something was changed by us, no other will do. An earlier release
+	// noted nothing before it.
+	again := w.m.Phase == cutOff || wrote || w.m.Phase == dumped && len(w.m.Mark) == 0
 	if w.m.Phase == changing || !again {
 		err := w.m.Dump.intact()
 		if err != nil && w.m.Phase == changing {
@@ -116,6 +117,11 @@ func (w *work) forward(ctx context.Context, plan []script) error {
 	}
 	if again {
 		if err := w.takeSnapshot(ctx); err != nil {
+			return err
+		}
+	}
+	if w.m.Phase != changing {
+		if err := w.stillReady(ctx); err != nil {
 			return err
 		}
 	}
@@ -131,6 +137,20 @@ func (w *work) forward(ctx context.Context, plan []script) error {
 		return err
 	}
 	return w.finish(ctx)
+}
+
+// stillReady asks again what may have changed while the snapshot was taken. Nothing else
+// has changed yet, so that a refusal lets the application back.
+func (w *work) stillReady(ctx context.Context) error {
+	if err := w.tolerated(ctx); err != nil {
+		return &definiteError{err}
+	}
+	wrote, err := w.cutOff(ctx)
+	if err == nil && wrote {
+		err = hint.Add(definite("the application could log in again while the snapshot was taken"),
+			"look for what lets its roles log in, such as another schema rollback with the same role")
+	}
+	return err
 }
 
 // finish verifies the schema, lets the application back and closes the manifest.

@@ -92,13 +92,18 @@ func (w *work) runCommand(ctx context.Context) error {
 	if err := w.sameCommand(); err != nil {
 		return &definiteError{err}
 	}
-	marks, err := w.marks(ctx)
-	if err != nil {
-		return err
-	}
 	before, err := w.countAll(ctx, w.conn)
 	if err != nil {
 		return err
+	}
+	if err := w.unwritten(ctx); err != nil {
+		return err
+	}
+	marks := w.m.Mark // still true, unless a command ran before
+	if w.m.Phase == changing {
+		if marks, err = w.marks(ctx); err != nil {
+			return err
+		}
 	}
 	err = w.save(ctx, func(m *manifest) {
 		m.Phase, m.Mark, m.Run = changing, marks, &command{Log: w.file(".log")}

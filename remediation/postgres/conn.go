@@ -24,6 +24,8 @@ const (
 	// patience is how long is waited for sessions and locks of our own.
 	patience = 15 * time.Second
 	pause    = 50 * time.Millisecond
+	// lockNotAvailable is what the server says where lock_timeout ended a wait.
+	lockNotAvailable = "55P03"
 	// lockKey is that of the advisory lock that a rollback holds: "backout".
 	lockKey = 0x6261636b6f7574
 )
@@ -44,23 +46,53 @@ func (r *rollback) tag(op string) string {
 	return "backout " + hex.EncodeToString(sum[:8])
 }
 
+// unheardError is one of a call that the server did not answer: it says nothing about
+// the schema.
+type unheardError struct{ error }
+
+func (e *unheardError) Unwrap() error { return e.error }
+
+// unheard marks in doubt an error that says nothing about the schema: the server could not
+// be reached, broke off, or had no means to answer.
+func unheard(err error) error {
+	var silence *unheardError
+	var said *pgconn.PgError
+	switch {
+	case errors.As(err, &silence):
+		return remediation.InDoubt(err)
+	case !errors.As(err, &said):
+		return err
+	}
+	switch said.Code[:min(2, len(said.Code))] {
+	case "40", "53", "57", "58": // a deadlock, no resources, a person or a limit ended it, the system failed
+		return remediation.InDoubt(err)
+	}
+	if said.Code == lockNotAvailable {
+		return remediation.InDoubt(err)
+	}
+	return err
+}
+
 // with connects, reads the manifest and calls do. What is said by any error is
 // said here, without the password.
 func (r *rollback) with(ctx context.Context, op, name string, do func(w *work) error) error {
 	addr, err := readAddress(r.spec.DSNFile)
 	if err != nil {
-		return fmt.Errorf("schema of %s: %w", r.spec.Service, err)
+		return &unheardError{fmt.Errorf("schema of %s: %w", r.spec.Service, err)}
 	}
 	err = func() error {
 		w := &work{rollback: r, op: op, addr: addr}
 		if w.m, err = r.load(op); err != nil {
-			return err
+			return &unheardError{err}
 		}
 		if w.conn, err = w.connect(ctx, name); err != nil {
-			return err
+			return &unheardError{err}
 		}
 		defer part(ctx, w.conn)
-		return do(w)
+		if err = do(w); err != nil && w.conn.IsClosed() {
+			err = &unheardError{err}
+		}
+		return err
 	}()
 	if err != nil {
 		err = addr.scrubError(fmt.Errorf("schema of %s: %w", r.spec.Service, err))
@@ -71,8 +103,12 @@ func (r *rollback) with(ctx context.Context, op, name string, do func(w *work) e
 // connect opens a session that is called name.
 func (w *work) connect(ctx context.Context, name string) (*pgx.Conn, error) {
 	config := w.addr.config.Copy()
-	timeout := w.spec.StatementTimeout
-	if name != w.tag(w.op) {
+	locks, timeout := w.spec.LockTimeout, w.spec.StatementTimeout
+	switch name {
+	case w.tag(w.op):
+	case trialName:
+		locks, timeout = min(tryLocks, locks), tryTimeout
+	default:
 		timeout = min(timeout, lookTimeout)
 	}
 	config.RuntimeParams = map[string]string{
@@ -80,7 +116,7 @@ func (w *work) connect(ctx context.Context, name string) (*pgx.Conn, error) {
 		"client_encoding":             "UTF8",
 		"client_min_messages":         "warning",
 		"standard_conforming_strings": "on",
-		"lock_timeout":                milliseconds(w.spec.LockTimeout),
+		"lock_timeout":                milliseconds(locks),
 		"statement_timeout":           milliseconds(timeout),
 	}
 	if w.c.seams.dial != nil {

@@ -8,6 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/locotoki/backout/hint"
 )
 
 // rows are a table's. Estimated ones are the server's own.
@@ -22,16 +24,18 @@ type rows struct {
 const smallTable = 32 << 20
 
 type table struct {
-	name     pgx.Identifier
-	size     int64
-	estimate int64
+	name      pgx.Identifier
+	size      int64
+	estimate  int64
+	extension bool // it belongs to an extension, and pg_dump leaves its rows out
 }
 
 func (t table) String() string { return strings.Join(t.name, ".") }
 
 // tables returns the tables whose rows are counted, but for Flyway's own.
 func (w *work) tables(ctx context.Context, q querier) ([]table, error) {
-	found, err := q.Query(ctx, `SELECT n.nspname, c.relname, pg_table_size(c.oid), greatest(c.reltuples, 0)::bigint
+	found, err := q.Query(ctx, `SELECT n.nspname, c.relname, pg_table_size(c.oid), greatest(c.reltuples, 0)::bigint,
+			EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^(pg_|information_schema$)' AND c.relname <> $1
 			AND ($2::text[] IS NULL OR c.relname = ANY ($2) OR n.nspname || '.' || c.relname = ANY ($2))
@@ -42,8 +46,9 @@ func (w *work) tables(ctx context.Context, q querier) ([]table, error) {
 	var all []table
 	var schema, name string
 	var size, estimate int64
-	_, err = pgx.ForEachRow(found, []any{&schema, &name, &size, &estimate}, func() error {
-		all = append(all, table{pgx.Identifier{schema, name}, size, estimate})
+	var extension bool
+	_, err = pgx.ForEachRow(found, []any{&schema, &name, &size, &estimate, &extension}, func() error {
+		all = append(all, table{pgx.Identifier{schema, name}, size, estimate, extension})
 		return nil
 	})
 	if err != nil {
@@ -105,26 +110,37 @@ const (
 // mark is how many rows a relation had, and how many of them were written since
 // a transaction that was the oldest one then.
 type mark struct {
-	Relation string `json:"relation"`
+	Relation string `json:"relation"` // as it is written after FROM
 	Since    string `json:"since"`
 	Rows     int64  `json:"rows"`
 	Newer    int64  `json:"newer"`
 }
 
-// catalogs are where a schema itself is written.
-func catalogs() []table {
-	var all []table
-	for _, name := range []string{
-		"pg_namespace", "pg_class", "pg_attribute", "pg_attrdef", "pg_constraint", "pg_index", "pg_inherits", "pg_proc", "pg_trigger",
-		"pg_type", "pg_enum", "pg_rewrite", "pg_policy", "pg_extension", "pg_collation", "pg_operator", "pg_aggregate", "pg_cast",
+// catalogs are where a schema itself is written, without the temporary tables of
+// sessions: the column is the table that a row belongs to, or its schema.
+func catalogs() []string {
+	const temporary = "SELECT oid FROM pg_catalog.pg_namespace WHERE nspname ~ '^pg_(toast_)?temp_'"
+	var all []string
+	for _, c := range [][2]string{
+		{"pg_namespace", "oid"}, {"pg_class", "relnamespace"}, {"pg_constraint", "connamespace"}, {"pg_proc", "pronamespace"}, {"pg_type", "typnamespace"},
 	} {
-		all = append(all, table{name: pgx.Identifier{"pg_catalog", name}})
+		all = append(all, "pg_catalog."+c[0]+" WHERE "+c[1]+" NOT IN ("+temporary+")")
+	}
+	for _, c := range [][2]string{
+		{"pg_attribute", "attrelid"}, {"pg_attrdef", "adrelid"}, {"pg_index", "indrelid"}, {"pg_inherits", "inhrelid"},
+		{"pg_trigger", "tgrelid"}, {"pg_rewrite", "ev_class"}, {"pg_policy", "polrelid"},
+	} {
+		all = append(all, "pg_catalog."+c[0]+" WHERE "+c[1]+" NOT IN (SELECT oid FROM pg_catalog.pg_class WHERE relnamespace IN ("+temporary+"))")
+	}
+	for _, name := range []string{"pg_enum", "pg_extension", "pg_collation", "pg_operator", "pg_aggregate", "pg_cast"} {
+		all = append(all, "pg_catalog."+name)
 	}
 	return all
 }
 
 // marks notes what the database is like, so that unchanged can tell later
-// whether anything was committed since. Only sequences are not looked at.
+// whether anything was committed since. Only sequences, and tables that belong to an
+// extension, are not looked at.
 func (w *work) marks(ctx context.Context) ([]mark, error) {
 	var since string
 	if err := w.conn.QueryRow(ctx, "SELECT (txid_snapshot_xmin(txid_current_snapshot()) % 4294967296)::text").Scan(&since); err != nil {
@@ -136,9 +152,15 @@ func (w *work) marks(ctx context.Context) ([]mark, error) {
 	if err != nil {
 		return nil, err
 	}
+	relations := catalogs()
+	for _, t := range tables {
+		if !t.extension {
+			relations = append(relations, t.name.Sanitize())
+		}
+	}
 	var found []mark
-	for _, t := range append(catalogs(), tables...) {
-		m := mark{Relation: t.name.Sanitize(), Since: since}
+	for _, r := range relations {
+		m := mark{Relation: r, Since: since}
 		if err := w.measure(ctx, &m); err != nil {
 			return nil, err
 		}
@@ -148,28 +170,70 @@ func (w *work) marks(ctx context.Context) ([]mark, error) {
 }
 
 func (w *work) measure(ctx context.Context, m *mark) error {
-	err := w.conn.QueryRow(ctx, "SELECT count(*), count(*) FILTER (WHERE age(xmin) <= age($1::text::xid)) FROM "+m.Relation, m.Since).Scan(&m.Rows, &m.Newer)
+	// A frozen row of 2^31 transactions ago has an age below 0.
+	err := w.conn.QueryRow(ctx, "SELECT count(*), count(*) FILTER (WHERE age(xmin) BETWEEN 0 AND age($1::text::xid)) FROM "+m.Relation, m.Since).Scan(&m.Rows, &m.Newer)
 	if err != nil {
 		return fmt.Errorf("note what %s is like: %w", m.Relation, err)
 	}
 	return nil
 }
 
-// unchanged reports whether nothing was committed since the marks were made. A
-// table that is gone, or new, shows in the catalogs.
+// unchanged reports whether nothing was committed since the marks were made.
 func (w *work) unchanged(ctx context.Context) (bool, error) {
+	written, err := w.written(ctx)
+	return err == nil && len(written) == 0 && len(w.m.Mark) > 0, err
+}
+
+// written names what was committed to since the marks were made: tables, else the schema,
+// whose catalogs show a table that is gone, or new.
+func (w *work) written(ctx context.Context) ([]string, error) {
+	var tables []string
+	schema := false
 	for _, before := range w.m.Mark {
 		now := before
-		if err := w.measure(ctx, &now); err != nil {
-			var refusal *pgconn.PgError
-			if errors.As(err, &refusal) && (refusal.Code == noTable || refusal.Code == noSchema) {
-				return false, nil
-			}
-			return false, err
+		err := w.measure(ctx, &now)
+		var refusal *pgconn.PgError
+		if gone := errors.As(err, &refusal) && (refusal.Code == noTable || refusal.Code == noSchema); err != nil && !gone {
+			return nil, err
 		}
-		if now != before {
-			return false, nil
+		if err == nil && now == before {
+			continue
+		}
+		name, _, _ := strings.Cut(strings.ReplaceAll(before.Relation, `"`, ""), " WHERE ")
+		if strings.HasPrefix(name, "pg_catalog.") {
+			schema = true
+		} else {
+			tables = append(tables, name)
 		}
 	}
-	return len(w.m.Mark) > 0, nil
+	if schema && len(tables) == 0 {
+		return []string{"the schema itself"}, nil
+	}
+	return tables, nil
+}
+
+// unwritten refuses where the snapshot lacks what another role has written since: the
+// scripts would lose it for good.
+func (w *work) unwritten(ctx context.Context) error {
+	if w.m.Phase == changing {
+		return nil // by our own hand
+	}
+	written, err := w.written(ctx)
+	if err != nil || len(written) == 0 {
+		return err
+	}
+	others, err := w.otherRoles(ctx)
+	if err != nil {
+		return err
+	}
+	who := "none now"
+	if len(others) > 0 {
+		names := make([]string, len(others))
+		for i, o := range others {
+			names[i] = o.Role
+		}
+		who = strings.Join(names, ", ")
+	}
+	return hint.Add(definite("another role changed %s since the snapshot began, and the snapshot may lack it (other roles with sessions: %s)", strings.Join(written, ", "), who),
+		"stop what writes there, or add its role to application_roles")
 }

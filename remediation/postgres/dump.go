@@ -96,11 +96,15 @@ func (c *Client) hasRoom(need int64) error {
 // takeSnapshot writes a snapshot and sees that it can be read. One of an
 // earlier try that was cut off is replaced only by one that is whole.
 func (w *work) takeSnapshot(ctx context.Context) error {
+	marks, err := w.marks(ctx)
+	if err != nil {
+		return err
+	}
 	d, err := w.writeDump(ctx)
 	if err != nil {
 		return fmt.Errorf("no snapshot, no rollback: %w", err)
 	}
-	return w.save(ctx, func(m *manifest) { m.Phase, m.Dump = dumped, d })
+	return w.save(ctx, func(m *manifest) { m.Phase, m.Dump, m.Mark = dumped, d, marks })
 }
 
 func (w *work) writeDump(ctx context.Context) (*dump, error) {

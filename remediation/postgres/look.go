@@ -28,7 +28,10 @@ type snapshot struct {
 	Scripts     []scriptState `json:"scripts,omitempty"`
 	Command     *commandState `json:"command,omitempty"`
 	Roles       []role        `json:"roles"`
-	Rows        []rows        `json:"rows,omitempty"`
+	// Others are roles that the step does not disconnect: what they write while it runs
+	// makes it refuse.
+	Others []sessions `json:"other_sessions,omitempty"`
+	Rows   []rows     `json:"rows,omitempty"`
 
 	Phase  phase    `json:"phase,omitempty"`
 	Dump   *dump    `json:"dump,omitempty"`
@@ -169,6 +172,9 @@ func (w *work) look(ctx context.Context) (remediation.Look, error) {
 		notYet = w.tolerated(ctx)
 	}
 	if s.Rows, err = w.glance(ctx); err == nil {
+		s.Others, err = w.otherRoles(ctx)
+	}
+	if err == nil {
 		err = notYet
 	}
 	if err != nil {
@@ -258,10 +264,10 @@ func (w *work) notLeftOut(st *state) error {
 	if err != nil {
 		return err
 	}
-	for _, m := range others {
+	for file, m := range others {
 		if cut := out(st.roles, m.ours()); len(cut) > 0 {
-			return hint.Add(fmt.Errorf("operation %s took the login from role %s and was interrupted (%s)", m.Op, strings.Join(cut, ", "), w.base(m.Op)+".json"),
-				"bring the schema to one version, ALTER ROLE %s LOGIN, and move that file away", pgx.Identifier{cut[0]}.Sanitize())
+			return hint.Add(fmt.Errorf("operation %s took the login from role %s and still runs or was interrupted (%s)", m.Op, strings.Join(cut, ", "), file),
+				"wait for it; if nothing runs, bring the schema to one version, ALTER ROLE %s LOGIN, and move that file away", pgx.Identifier{cut[0]}.Sanitize())
 		}
 	}
 	return nil

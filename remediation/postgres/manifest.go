@@ -42,7 +42,8 @@ type manifest struct {
 	After   []rows   `json:"rows_after,omitempty"`
 	// Running is the version whose undo script runs outside of a transaction.
 	Running string `json:"running,omitempty"`
-	// Mark is what the database was like before what has no transaction began.
+	// Mark is what the database was like before the snapshot, then before what has no
+	// transaction began.
 	Mark []mark   `json:"mark,omitempty"`
 	Run  *command `json:"run,omitempty"`
 }
@@ -104,21 +105,21 @@ func readManifest(path string) (*manifest, error) {
 	return m, nil
 }
 
-// others returns the operations on the service's schema that have begun and not
-// ended, but for this one.
-func (r *rollback) others(op string) ([]*manifest, error) {
+// others returns the operations that have begun and not ended, but for this one, by their
+// files. One on another service's schema may have disconnected a role of this one.
+func (r *rollback) others(op string) (map[string]*manifest, error) {
 	paths, err := filepath.Glob(filepath.Join(r.c.dir, "*.json"))
 	if err != nil {
 		return nil, err
 	}
-	var all []*manifest
+	all := map[string]*manifest{}
 	for _, path := range paths {
 		m, err := readManifest(path)
 		if err != nil {
 			return nil, err
 		}
-		if m.Op != op && m.Service == r.spec.Service && m.open() {
-			all = append(all, m)
+		if (m.Op != op || m.Service != r.spec.Service) && m.open() {
+			all[path] = m
 		}
 	}
 	return all, nil

@@ -20,6 +20,8 @@ import (
 const (
 	// proofName is how a proof's sessions are called.
 	proofName = "backout preflight"
+	// trialName is how the session of a trial is called.
+	trialName = "backout preflight trial"
 	// tryLocks bounds how long a trial waits for a table that the application uses,
 	// and so how long the application may wait behind it before the trial begins;
 	// tryTimeout the whole trial, for whose locks it may wait meanwhile.
@@ -78,7 +80,16 @@ func (r *rollback) checkAccess(ctx context.Context) remediation.Result {
 		for i, role := range st.roles {
 			names[i] = role.Name
 		}
-		return remediation.Passed(fmt.Sprintf("database %s of PostgreSQL %d; %s can be disconnected", st.database, st.server/10000, strings.Join(names, ", "))), nil
+		roles := strings.Join(names, ", ")
+		also, err := w.otherDatabases(ctx)
+		if err != nil {
+			return remediation.Result{}, err
+		}
+		if len(also) > 0 {
+			return remediation.Unknown(fmt.Sprintf("a login counts for the whole server: without it, %s cannot connect to database %s either", roles, strings.Join(also, ", ")),
+				"give this database's application a role of its own, or sign it off"), nil
+		}
+		return remediation.Passed(fmt.Sprintf("database %s of PostgreSQL %d; %s can be disconnected", st.database, st.server/10000, roles)), nil
 	})
 }
 
@@ -192,7 +203,7 @@ func (r *rollback) checkTried(ctx context.Context) remediation.Result {
 		err = w.try(ctx, way)
 		var refusal *pgconn.PgError
 		switch {
-		case errors.As(err, &refusal) && (refusal.Code == "55P03" || refusal.Code == "57014"):
+		case errors.As(err, &refusal) && (refusal.Code == lockNotAvailable || refusal.Code == "57014"):
 			return remediation.Unknown(err.Error()+": the tables are in use, and a trial must not block the application", "try again when it is quieter, or "+byHand), nil
 		case err != nil:
 			return remediation.Result{}, err
@@ -204,7 +215,7 @@ func (r *rollback) checkTried(ctx context.Context) remediation.Result {
 // try runs scripts in a transaction and ends it by ROLLBACK, whatever comes. A
 // session that breaks off is rolled back by the server.
 func (w *work) try(ctx context.Context, way way) (err error) {
-	conn, err := w.connect(ctx, proofName)
+	conn, err := w.connect(ctx, trialName)
 	if err != nil {
 		return err
 	}
@@ -218,17 +229,13 @@ func (w *work) try(ctx context.Context, way way) (err error) {
 			err = fmt.Errorf("roll the trial back: %w", rerr)
 		}
 	}()
-	limits := "SET LOCAL lock_timeout = " + milliseconds(min(tryLocks, w.spec.LockTimeout)) + "; SET LOCAL statement_timeout = " + milliseconds(tryTimeout)
-	if err := change(ctx, conn, limits); err != nil {
-		return err
-	}
 	for _, s := range way.there {
-		if err := runTrial(ctx, conn, s, "script"); err != nil {
+		if err := runTrial(ctx, conn, h, s, "script"); err != nil {
 			return err
 		}
 	}
 	for _, s := range way.back {
-		if err := runTrial(ctx, conn, s, "undo script"); err != nil {
+		if err := runTrial(ctx, conn, h, s, "undo script"); err != nil {
 			return err
 		}
 		if h.isApplied(s.version) {
@@ -246,14 +253,14 @@ func (w *work) try(ctx context.Context, way way) (err error) {
 
 // runTrial runs one script. One that would end the transaction was refused before,
 // since what follows it would stay.
-func runTrial(ctx context.Context, conn *pgx.Conn, s script, what string) error {
+func runTrial(ctx context.Context, conn *pgx.Conn, h *history, s script, what string) error {
 	if err := change(ctx, conn, s.text); err != nil {
 		return hint.Add(fmt.Errorf("%s %s fails: %w", what, s.path, err), "fix the script")
 	}
 	if conn.PgConn().TxStatus() != 'T' {
 		return fmt.Errorf("%s %s ended the transaction that it was tried in", what, s.path)
 	}
-	return nil
+	return restoreSettings(ctx, conn, h.table[0])
 }
 
 // checkSnapshot asks for all that a snapshot needs, and dumps the schema to nowhere.

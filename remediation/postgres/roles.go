@@ -74,6 +74,43 @@ func (w *work) readRoles(ctx context.Context) ([]role, error) {
 	return roles, errors.Join(problems...)
 }
 
+// sessions are those of a role outside of application_roles, which goes on writing.
+type sessions struct {
+	Role     string `json:"role"`
+	Sessions int    `json:"sessions"`
+}
+
+// otherRoles returns the roles, but for ours and the application's, that have sessions in
+// the database.
+func (w *work) otherRoles(ctx context.Context) ([]sessions, error) {
+	q, err := w.conn.Query(ctx, `SELECT usename::text, count(*)::int FROM pg_stat_activity
+		WHERE datname = current_database() AND usename <> session_user AND NOT usename = ANY ($1::text[])
+		GROUP BY 1 ORDER BY 1`, w.spec.Roles)
+	if err != nil {
+		return nil, fmt.Errorf("look for sessions of other roles: %w", err)
+	}
+	found, err := pgx.CollectRows(q, pgx.RowToStructByPos[sessions])
+	if err != nil {
+		return nil, fmt.Errorf("look for sessions of other roles: %w", err)
+	}
+	return found, nil
+}
+
+// otherDatabases returns those of the server in which the application's roles have sessions:
+// they cannot log in there either while a rollback runs.
+func (w *work) otherDatabases(ctx context.Context) ([]string, error) {
+	q, err := w.conn.Query(ctx, `SELECT DISTINCT datname::text FROM pg_stat_activity
+		WHERE datname <> current_database() AND usename = ANY ($1::text[]) ORDER BY 1`, w.spec.Roles)
+	if err != nil {
+		return nil, fmt.Errorf("look for the application's other databases: %w", err)
+	}
+	found, err := pgx.CollectRows(q, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("look for the application's other databases: %w", err)
+	}
+	return found, nil
+}
+
 // ours returns those roles that could log in before the operation.
 func (m *manifest) ours() []string {
 	var names []string

@@ -22,9 +22,31 @@ func (w *work) scripting(ctx context.Context, do func(conn *pgx.Conn) error) err
 	return do(conn)
 }
 
+// restoreSettings takes back every setting that a script left in a session, SET LOCAL
+// too, as Flyway does before each migration: the next script finds its tables where Flyway
+// looks for them, and the session's role and limits are again those of connect. schema is
+// the history's, "" where it is not known yet.
+func restoreSettings(ctx context.Context, conn *pgx.Conn, schema string) error {
+	if err := change(ctx, conn, "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL"); err != nil { // ALL leaves out the other two
+		return fmt.Errorf("reset the session's settings: %w", err)
+	}
+	if schema == "" {
+		return nil
+	}
+	_, err := conn.Exec(ctx, `SELECT set_config('search_path', quote_ident($1) || ', ' || current_setting('search_path'), false)
+		WHERE current_schema() IS DISTINCT FROM $1`, schema)
+	if err != nil {
+		return fmt.Errorf("set search_path: %w", err)
+	}
+	return nil
+}
+
 // begin opens a transaction in which nobody else can change the history, and
-// reads the history in it. Scripts find their tables where Flyway looks for them.
+// reads the history in it.
 func (w *work) begin(ctx context.Context, conn *pgx.Conn) (*history, error) {
+	if err := restoreSettings(ctx, conn, ""); err != nil {
+		return nil, err
+	}
 	if err := change(ctx, conn, "BEGIN"); err != nil {
 		return nil, fmt.Errorf("begin: %w", err)
 	}
@@ -35,10 +57,8 @@ func (w *work) begin(ctx context.Context, conn *pgx.Conn) (*history, error) {
 	if _, err := conn.Exec(ctx, "LOCK TABLE "+table.Sanitize()+" IN SHARE ROW EXCLUSIVE MODE"); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", table.Sanitize(), err)
 	}
-	_, err = conn.Exec(ctx, `SELECT set_config('search_path', quote_ident($1) || ', ' || current_setting('search_path'), false)
-		WHERE current_schema() IS DISTINCT FROM $1`, table[0])
-	if err != nil {
-		return nil, fmt.Errorf("set search_path: %w", err)
+	if err := restoreSettings(ctx, conn, table[0]); err != nil {
+		return nil, err
 	}
 	return readHistory(ctx, conn)
 }
@@ -68,6 +88,9 @@ func (w *work) runTogether(ctx context.Context, plan []script) error {
 		}
 		before, err := w.countAll(ctx, conn)
 		if err != nil {
+			return err
+		}
+		if err := w.unwritten(ctx); err != nil {
 			return err
 		}
 		for _, s := range plan {
@@ -111,6 +134,9 @@ func (w *work) runIn(ctx context.Context, conn *pgx.Conn, h *history, s script) 
 	if conn.PgConn().TxStatus() != 'T' {
 		return definite("undo script %s ended the transaction that it ran in", s.path)
 	}
+	if err := restoreSettings(ctx, conn, h.table[0]); err != nil {
+		return err
+	}
 	return h.undone(ctx, conn, s, time.Since(started))
 }
 
@@ -136,6 +162,9 @@ func (w *work) runOneByOne(ctx context.Context, plan []script) error {
 		if err := w.save(ctx, func(m *manifest) { m.Before = before }); err != nil {
 			return err
 		}
+	}
+	if err := w.unwritten(ctx); err != nil {
+		return err
 	}
 	for i, s := range plan {
 		run := w.runInItsOwn

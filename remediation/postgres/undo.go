@@ -10,9 +10,9 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
-// Verify implements remediation.Action.
+// Verify implements remediation.Action. Where the server says nothing, it is in doubt.
 func (r *rollback) Verify(ctx context.Context, op string) error {
-	return r.with(ctx, op, "backout look", func(w *work) error {
+	return unheard(r.with(ctx, op, "backout look", func(w *work) error {
 		st, err := w.survey(ctx)
 		switch {
 		case err != nil:
@@ -25,7 +25,7 @@ func (r *rollback) Verify(ctx context.Context, op string) error {
 			return errors.New("the query in wanted says that the schema is not in the wanted state")
 		}
 		return w.allIn(st)
-	})
+	}))
 }
 
 // Undo implements remediation.Action. What only was cut off is let back. After
@@ -33,7 +33,10 @@ func (r *rollback) Verify(ctx context.Context, op string) error {
 // snapshot is: data is never restored by a program. Where the schema is as wanted
 // then, the application is let back; where it is between two versions, it is not.
 func (r *rollback) Undo(ctx context.Context, op string, _ json.RawMessage) error {
-	return r.with(ctx, op, r.tag(op), func(w *work) error {
+	if m, err := r.load(op); err == nil && (m == nil || m.Phase == undone) {
+		return nil // not even the server is needed for it
+	}
+	return unheard(r.with(ctx, op, r.tag(op), func(w *work) error {
 		if w.m == nil || w.m.Phase == undone {
 			return nil // nothing was begun, or all of it was taken back
 		}
@@ -41,7 +44,7 @@ func (r *rollback) Undo(ctx context.Context, op string, _ json.RawMessage) error
 			return w.refuse(nil)
 		}
 		return w.inTheMidst(w.undo(ctx))
-	})
+	}))
 }
 
 func (w *work) undo(ctx context.Context) error {

@@ -71,8 +71,9 @@ func (c *Engine) Checks(ctx context.Context, f *Fleet, target alerts.Target, ima
 	return checks, ctx.Err()
 }
 
-// Runs says why not every replica of a service runs image:version, or returns nil;
-// image "" is the compose service's own repository.
+// Runs says why not every replica of a service is of image:version, or returns nil; image ""
+// is the compose service's own repository. One that has exited counts too: it would start
+// from the same image.
 func (c *Engine) Runs(ctx context.Context, target alerts.Target, image, version string) error {
 	f, err := c.Found(ctx, target.Compose)
 	if err != nil {
@@ -82,10 +83,23 @@ func (c *Engine) Runs(ctx context.Context, target alerts.Target, image, version 
 	if err != nil {
 		return err
 	}
-	if check := f.runs(NamedImage{name, id}); !check.OK {
-		err = errors.New(check.Detail)
+	if id == "" {
+		return NoImage(name)
 	}
-	return err
+	for _, r := range f.Members() {
+		if err := r.is(NamedImage{name, id}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// is says why a replica is not of an image.
+func (r *Replica) is(image NamedImage) error {
+	if r.Image == image.ID {
+		return nil
+	}
+	return fmt.Errorf("container %s runs image %s (%s), not %s (%s)", r.ShortName(), r.Config.Image, compose.ShortImage(r.Image), image.Name, compose.ShortImage(image.ID))
 }
 
 // VersionOf returns the name and the id ("": there is none) of an image's version;
@@ -134,11 +148,11 @@ func (f *Fleet) runs(image NamedImage) remediation.Check {
 		return no(NoImage(image.Name))
 	}
 	for _, r := range f.Members() {
-		switch {
-		case !r.Running():
+		if !r.Running() {
 			return no(r.IsDown())
-		case r.Image != image.ID:
-			return no(fmt.Errorf("container %s runs image %s (%s), not %s (%s)", r.ShortName(), r.Config.Image, compose.ShortImage(r.Image), image.Name, compose.ShortImage(image.ID)))
+		}
+		if err := r.is(image); err != nil {
+			return no(err)
 		}
 	}
 	which := "the one container runs"
