@@ -184,6 +184,9 @@ type TriggerState struct {
 	Signal            string   `json:"signal,omitempty"`
 	// Confirmed: its own value was seen beyond the threshold while it counted.
 	Confirmed bool `json:"confirmed,omitempty"`
+	// Over: in the last poll it did not count, since it belongs to another stage and was
+	// never confirmed in it.
+	Over bool `json:"over,omitempty"`
 	// Value is the last observed value, nil where there was none.
 	Value *float64 `json:"value,omitempty"`
 	// Observed is when Value was read. Unanswered: Prometheus did not answer since.

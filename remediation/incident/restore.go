@@ -40,7 +40,9 @@ func (e *Responder) Restore(ctx context.Context, id string, r view.RestoreReques
 	}
 	ev := gate.Samples{}
 	if !r.Force && inc.Restore == nil && inc.Restored == "" {
-		ev = e.PollRecovery(ctx, b, inc)
+		if ev, err = e.PollRecovery(ctx, b, inc); err != nil {
+			return view.IncidentView{}, err
+		}
 		switch t := ev.Beyond(inc); {
 		case t != nil && ev.Blind == "":
 			unit := b.UnitOf(t.Trigger)

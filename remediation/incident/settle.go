@@ -1,6 +1,7 @@
 package incident
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,7 +53,10 @@ func (e *Responder) settle(ctx context.Context, b *plan.Plan, inc *remediation.I
 		return fmt.Errorf("settling after no step")
 	}
 	deadline := inc.SettleFrom.Add(b.SettleTime(inc, last))
-	ev := e.PollRecovery(ctx, b, inc)
+	ev, err := e.PollRecovery(ctx, b, inc)
+	if err != nil {
+		return err
+	}
 	ev.Every = 0 // nothing but the deadline makes a poll come sooner here
 	ev.Count(inc)
 	if inc.Calm() {
@@ -90,7 +94,7 @@ func (e *Responder) settle(ctx context.Context, b *plan.Plan, inc *remediation.I
 		return e.change(ctx, b, inc, func(c *change) error {
 			ev.Count(c.Inc)
 			why := "the step has settled, but it is unknown whether it helped"
-			if unknown := ev.Unknown(c.Inc); unknown != "" {
+			if unknown := cmp.Or(ev.Unknown(c.Inc), ev.Aside()); unknown != "" {
 				why += ": " + unknown
 			}
 			if err := c.settled(ev, last, string(remediation.HoldNoData)); err != nil {
@@ -155,7 +159,10 @@ func (c *change) recover(ev gate.Samples) error {
 // watchRecovered looks out for a relapse, and closes the incident once no
 // trigger's own expression has been true for close_after.
 func (e *Responder) watchRecovered(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
-	ev := e.PollRecovery(ctx, b, inc)
+	ev, err := e.PollRecovery(ctx, b, inc)
+	if err != nil {
+		return err
+	}
 	ev.Count(inc)
 	values, err := e.ReadValues(ctx, b, inc)
 	if err != nil {
@@ -244,7 +251,10 @@ func (c *change) exhaust(why string) error {
 }
 
 func (e *Responder) watchExhausted(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
-	ev := e.PollRecovery(ctx, b, inc)
+	ev, err := e.PollRecovery(ctx, b, inc)
+	if err != nil {
+		return err
+	}
 	return e.change(ctx, b, inc, func(c *change) error {
 		ev.Count(c.Inc)
 		if c.Inc.Calm() && c.Inc.Broken() == nil {
@@ -331,7 +341,10 @@ func (e *Responder) watchClosed(ctx context.Context, b *plan.Plan, inc *remediat
 			return nil
 		})
 	}
-	ev := e.PollRecovery(ctx, b, inc)
+	ev, err := e.PollRecovery(ctx, b, inc)
+	if err != nil {
+		return err
+	}
 	values, err := e.ReadValues(ctx, b, inc)
 	if err != nil {
 		return err
@@ -346,7 +359,7 @@ func (e *Responder) watchClosed(ctx context.Context, b *plan.Plan, inc *remediat
 		still := values.Beyond(c.Inc)
 		if raised == nil && still == nil && values.Failed() == nil {
 			c.over()
-			if follows && c.Inc.FalseSince == nil {
+			if follows && c.Inc.FalseSince == nil && values.Aside() == "" {
 				c.Inc.FalseSince = &c.Now
 			}
 			if c.Inc.Calm() || c.Inc.OnlySignals() {
