@@ -208,9 +208,9 @@ func (r *Report) questionsOfTheEnd(ask func(string, ...any)) {
 		switch {
 		case !s.LostData:
 		case s.Snapshot == nil:
-			ask("%s lost data, and the log names no snapshot. What of it is needed?", s.ID)
+			ask("%s %s, and the log names no snapshot. What of it is needed?", s.ID, s.Lost())
 		default:
-			ask("%s lost data. What of it is needed again from the snapshot %s?", s.ID, s.Snapshot.Path)
+			ask("%s %s. What of it is needed again from the snapshot %s?", s.ID, s.Lost(), s.Snapshot.Path)
 		}
 	}
 	for _, d := range r.Durations {
