@@ -267,6 +267,31 @@ func TestASignalClosedByHandBeginsNothingAnewUntilItIsRaisedAgain(t *testing.T) 
 	}
 }
 
+func TestASignalRaisedAgainShortlyAfterItsIncidentWasClosedActsAtTheNextRepeat(t *testing.T) {
+	for name, again := range map[string]func(w *harness){
+		"raised again":                       func(*harness) {},
+		"cleared and raised before a scrape": func(w *harness) { w.clear(vulnerable) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, id := raised(t)
+			w.must(w.change(id, view.Close, ""))
+			w.pass(5 * time.Minute)
+			w.post("firing", "breach_of_trust", "fp1")
+			w.pass(5 * time.Minute)
+			w.target("flag_off").position = remediation.Untouched
+			n := w.target("flag_off").effects
+			again(w)
+			w.raise(vulnerable)
+			w.pass(5 * time.Minute)
+			w.post("firing", "breach_of_trust", "fp1") // Alertmanager repeats it: it never resolved
+			w.tick()
+			if got := w.target("flag_off").effects; got != n+1 {
+				t.Fatalf("raised again, and nothing was done: %v", w.log(id))
+			}
+		})
+	}
+}
+
 func TestASignalThatAReloadTookAwayCanBeCleared(t *testing.T) {
 	w, id := raised(t)
 	w.must(w.change(id, view.Deny, "3-schema_rollback"))
