@@ -197,6 +197,8 @@ func (r *Report) questionsOfTheEnd(ask func(string, ...any)) {
 	inc := r.Incident
 	worked := slices.ContainsFunc(r.Actions, func(a Action) bool { return !a.Undo && a.Outcome == string(remediation.StepDone) })
 	switch {
+	case inc.NothingRan():
+		ask("No step ran: each was denied, or nobody answered in time. Is the order still wanted?")
 	case inc.State == remediation.Exhausted:
 		ask("Every step was tried and the breach continues. What else can be done?")
 	case inc.Closed == nil:

@@ -187,6 +187,20 @@ func SnapshotOf(tx remediation.Tx, incident, step string) (*Snapshot, error) {
 	return nil, nil
 }
 
+// NothingRan reports an order (an abort or a signal) none of whose steps ran: each was denied, or
+// nobody answered. No metric says that there is a breach.
+func (v *IncidentView) NothingRan() bool { return v.State == remediation.Exhausted && !v.judged() }
+
+// Skipped are the steps that were to change something and were skipped.
+func (v *IncidentView) Skipped() (ids []string) {
+	for _, s := range v.Steps {
+		if s.State == remediation.StepSkipped && !s.Tells {
+			ids = append(ids, s.ID)
+		}
+	}
+	return ids
+}
+
 // Lost says whether a step with LostData lost data, or may have.
 func (s StepView) Lost() string {
 	if s.State == remediation.StepDone {
