@@ -170,7 +170,7 @@ func (s *Server) operations() []Operation {
 	}{
 		{view.Claim, "Takes an incident over: no further step runs until it is released."},
 		{view.Release, "Gives an incident back to backout, which continues and retries failed steps."},
-		{view.Close, "Closes an incident that backout cannot close by itself."},
+		{view.Close, "Closes an incident that backout cannot close by itself. Closed again, it says that the breach is over while the public status page still shows it."},
 	} {
 		all = append(all, s.changing(http.MethodPost, "/api/v1/incidents/{id}/"+string(v.verb), v.summary, reason, incident, s.changeIncident(v.verb)))
 	}

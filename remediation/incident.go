@@ -184,6 +184,9 @@ type TriggerState struct {
 	Signal            string   `json:"signal,omitempty"`
 	// Confirmed: its own value was seen beyond the threshold while it counted.
 	Confirmed bool `json:"confirmed,omitempty"`
+	// Over: in the last poll it did not count, since it belongs to another stage and was
+	// never confirmed in it.
+	Over bool `json:"over,omitempty"`
 	// Value is the last observed value, nil where there was none.
 	Value *float64 `json:"value,omitempty"`
 	// Observed is when Value was read. Unanswered: Prometheus did not answer since.
@@ -620,14 +623,22 @@ func (s *Step) Restorable() bool {
 		(s.State == StepInDoubt || s.Left || s.Verified && (s.State == StepDone || s.State == StepFailed) || s.State == StepIntent && s.Undoing)
 }
 
-// LossyDone returns a step that lost data, which nothing brings back, or nil.
-func (inc *Incident) LossyDone() *Step {
+// LossyRun returns a step that lost data, or may have, which nothing brings back; nil: there
+// is none.
+func (inc *Incident) LossyRun() *Step {
 	for i := range inc.Steps {
-		if s := &inc.Steps[i]; s.Risk == alerts.Lossy && s.State == StepDone {
+		if s := &inc.Steps[i]; s.MayHaveLost() {
 			return s
 		}
 	}
 	return nil
+}
+
+// MayHaveLost reports whether the step lost data, or may have: its target is changed, or half
+// changed, or unknown. A step that was refused, and one whose undo found nothing begun, lost
+// nothing.
+func (s *Step) MayHaveLost() bool {
+	return s.Risk == alerts.Lossy && (s.State == StepDone || s.State == StepFailed || s.State == StepInDoubt || s.Left)
 }
 
 // PlanHash identifies the plan that an approval was requested for.

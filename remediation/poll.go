@@ -2,6 +2,7 @@ package remediation
 
 import (
 	"math"
+	"slices"
 	"strconv"
 )
 
@@ -55,11 +56,12 @@ func (inc *Incident) ResetPolls() {
 }
 
 // Calm reports whether every trigger with an expression has been stopped or
-// quiet for long enough.
+// quiet for long enough. Those of other stages count only where there are no others.
 func (inc *Incident) Calm() bool {
+	counts := slices.ContainsFunc(inc.Triggers, func(t TriggerState) bool { return t.Signal == "" && !t.Over })
 	n := 0
 	for _, t := range inc.Triggers {
-		if t.Signal != "" {
+		if t.Signal != "" || counts && t.Over {
 			continue
 		}
 		if t.Calm < Certain {

@@ -28,7 +28,8 @@ func (c *commands) addIncident() {
 	c.addIncidentBrief(incident)
 	c.addIncidentVerb(incident, view.Claim, "Take an incident over. No further step runs until you release it.")
 	c.addIncidentVerb(incident, view.Release, "Give an incident back to backout, which continues with the next step and retries failed ones.")
-	c.addIncidentVerb(incident, view.Close, "Close an incident that backout cannot close by itself.")
+	c.addIncidentVerb(incident, view.Close, "Close an incident that backout cannot close by itself. Closed while its breach lasts, it stays on the public status page until that is over: "+
+		"if backout cannot check that, close it again once it is over.")
 	c.addIncidentRestore(incident)
 }
 

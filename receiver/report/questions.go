@@ -197,6 +197,8 @@ func (r *Report) questionsOfTheEnd(ask func(string, ...any)) {
 	inc := r.Incident
 	worked := slices.ContainsFunc(r.Actions, func(a Action) bool { return !a.Undo && a.Outcome == string(remediation.StepDone) })
 	switch {
+	case inc.NothingRan():
+		ask("No step ran: each was denied, or nobody answered in time. Is the order still wanted?")
 	case inc.State == remediation.Exhausted:
 		ask("Every step was tried and the breach continues. What else can be done?")
 	case inc.Closed == nil:
@@ -208,9 +210,9 @@ func (r *Report) questionsOfTheEnd(ask func(string, ...any)) {
 		switch {
 		case !s.LostData:
 		case s.Snapshot == nil:
-			ask("%s lost data, and the log names no snapshot. What of it is needed?", s.ID)
+			ask("%s %s, and the log names no snapshot. What of it is needed?", s.ID, s.Lost())
 		default:
-			ask("%s lost data. What of it is needed again from the snapshot %s?", s.ID, s.Snapshot.Path)
+			ask("%s %s. What of it is needed again from the snapshot %s?", s.ID, s.Lost(), s.Snapshot.Path)
 		}
 	}
 	for _, d := range r.Durations {

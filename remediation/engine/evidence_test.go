@@ -3,6 +3,7 @@ package engine_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -121,6 +122,61 @@ func TestATriggerOfAnotherStageIsNotConfirmed(t *testing.T) {
 	id = w.open()
 	w.pass(6 * time.Minute)
 	w.steps(id, done, done, pending)
+}
+
+// betaLatency makes latency a trigger of stage beta only.
+func betaLatency(s string) string {
+	return replace(`- {name: beta, traffic: "0.1", duration: 3d,`, `- {name: beta, traffic: "0.1", duration: 3d, rollback: [latency],`)(s)
+}
+
+func TestATriggerOfAnotherStageLetsNoFurtherStepRun(t *testing.T) {
+	w := newHarness(t, betaLatency)
+	id := w.open()
+	w.cured("error_rate")
+	w.breach("latency")
+	w.fire("latency", "fp2") // late, or forged: the rollout is in alpha
+	w.pass(6 * time.Minute)
+	w.is(id, remediation.Recovered, "")
+	w.calm("error_rate")
+	w.pass(time.Hour)
+	w.is(id, remediation.Closed, "")
+	for range 6 { // what stays active reopens nothing
+		w.post("firing", "latency", "fp2")
+		w.pass(5 * time.Minute)
+	}
+	w.is(id, remediation.Closed, "")
+	w.effects(1, 0, 0)
+	if w.target("restart").effects != 0 || called(w, id) != 0 || slices.Contains(w.log(id), "reopened") {
+		t.Errorf("log: %v", w.log(id))
+	}
+}
+
+func TestATriggerThatItsOwnStageConfirmedCountsInALaterOne(t *testing.T) {
+	w := newHarness(t, replace(`- {name: alpha, traffic: "0.01", duration: 1d,`, `- {name: alpha, traffic: "0.01", duration: 1d, rollback: [error_rate],`))
+	id := w.open()
+	w.editRollout(func(r *remediation.Rollout) { r.Stage = "beta" })
+	w.pass(6 * time.Minute)
+	w.steps(id, done, done, pending)
+}
+
+func TestATriggerOfTheStageThatAnAbortEndedStillCounts(t *testing.T) {
+	w := newHarness(t, betaLatency)
+	w.declare("beta")
+	w.prom.err = fmt.Errorf("x: %w", remediation.ErrNoAnswer)
+	w.breach("latency")
+	freeze(w, time.Minute)
+	id := w.fire("latency", "fp1")
+	w.must(func() error {
+		_, err := w.engine.ChangeRollout(w.ctx, remediation.RolloutChange{Verb: remediation.RolloutAbort, Actor: "eve", Reason: "bad"})
+		return err
+	}())
+	w.pass(2 * time.Minute)
+	w.must(w.change(id, view.Deny, "5-schema_rollback"))
+	w.prom.err = nil
+	w.pass(time.Minute)
+	w.rollout(remediation.RolloutAborted, remediation.StageNone, false)
+	w.pass(20 * time.Minute)
+	w.is(id, remediation.Exhausted, "")
 }
 
 func TestARestoreIsRefusedWhereItCannotBeToldWhetherTheBreachGoesOn(t *testing.T) {

@@ -221,6 +221,67 @@ func TestForceRestoresThoughTheBreachGoesOnAndDataWasLost(t *testing.T) {
 	w.rollout("active", "alpha", true)
 }
 
+func TestNoRestoreWithoutForcePutsTheCodeBackOverASchemaThatIsNotWhole(t *testing.T) {
+	for name, c := range map[string]struct {
+		fail func(w *harness)
+		want remediation.StepState
+		free bool
+	}{
+		"its undo failed": {func(w *harness) {
+			s := w.target("schema_rollback")
+			s.cut, s.applyErr, s.undoErr = true, errors.New("cut"), errors.New("no connection")
+		}, failed, false},
+		"it is in doubt": {func(w *harness) {
+			s := w.target("schema_rollback")
+			s.applyErr, s.lookErr = remediation.InDoubt(errors.New("cut")), nil
+			s.duringApply = func() { s.cut, s.lookErr = true, errors.New("no connection") }
+		}, remediation.StepInDoubt, false},
+		"it was refused, and nothing was begun": {func(w *harness) { w.target("schema_rollback").applyErr = errors.New("refused") }, undone, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newHarness(t)
+			id := w.open()
+			w.pass(12 * time.Minute)
+			c.fail(w)
+			w.must(w.change(id, view.Approve, "3-schema_rollback"))
+			w.tick()
+			w.must(w.change(id, view.Close, ""))
+			w.target("schema_rollback").lookErr = nil
+			w.steps(id, done, done, c.want)
+			w.calm("error_rate")
+			w.post("resolved", "error_rate", "fp1")
+			w.pass(15 * time.Minute)
+			words := w.incident(id).Steps[2].LostWords()
+			if c.free {
+				if words != "" {
+					t.Errorf("it lost nothing, and the words are %q", words)
+				}
+				w.must(w.restore(id))
+				w.tick()
+				w.undone(1, 1)
+				return
+			}
+			if !strings.HasPrefix(words, "may have lost data: ") {
+				t.Errorf("the words are %q", words)
+			}
+			if out := w.last(id, audit.KindOutcome, "3-schema_rollback"); c.want == failed && out.Detail["after"] == nil {
+				t.Errorf("the outcome does not say what it left: %v", out.Detail)
+			}
+			var refusal *remediation.RefusedError
+			if err := w.restore(id); !errors.As(err, &refusal) || !strings.Contains(refusal.Message, "3-schema_rollback may have run in part, and data is never restored") {
+				t.Fatalf("got %v", err)
+			}
+			w.undone(0, 0)
+			w.must(w.force(id))
+			w.tick()
+			w.undone(1, 1)
+			if why, _ := w.last(id, audit.KindRestored, "").Detail["why"].(string); !strings.Contains(why, "3-schema_rollback stays as it is") {
+				t.Errorf("the last word is %q", why)
+			}
+		})
+	}
+}
+
 func TestWhatSomebodyChangedSinceIsLeftAsItIs(t *testing.T) {
 	w := newHarness(t)
 	id := backedOut(w)

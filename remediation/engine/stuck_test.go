@@ -81,6 +81,55 @@ func TestClosingByHandInABreachTellsThePublicNothingUntilItIsOver(t *testing.T) 
 	w.is(id, remediation.Closed, "")
 }
 
+func TestThePublicPageOfAClosedIncidentThatCannotBeWatchedIsAPersons(t *testing.T) {
+	for name, blind := range map[string]func(w *harness){
+		"a target is gone for good": func(w *harness) { w.prom.down = 1 },
+		"its job is gone":           func(w *harness) { w.prom.alive, w.prom.up, w.prom.unscraped = 0, 0, true },
+		"it has no traffic":         func(w *harness) { w.prom.alive = 0 },
+		"the opening is forgotten":  func(w *harness) { w.prom.forgot = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newHarness(t, replace("      - {action: flag_off, settle: 5m}\n", "      - {action: status_page}\n      - {action: flag_off, settle: 5m}\n"))
+			w.prom.up = 3
+			id := w.open()
+			w.must(w.change(id, view.Close, ""))
+			w.calm("error_rate")
+			w.post("resolved", "error_rate", "fp1")
+			blind(w)
+			w.pass(16 * time.Minute)
+			if n := called(w, id); n != 0 {
+				t.Fatalf("called too early: %v", w.log(id))
+			}
+			w.pass(4 * time.Hour)
+			if got := w.log(id); called(w, id) != 1 || !slices.Contains(got, "notified no_data") || w.needed("no_data") != 1 {
+				t.Fatalf("the page says a problem, and nobody is called: %v", got)
+			}
+			w.must(w.change(id, view.Close, ""))
+			w.pass(time.Minute)
+			if p := w.public(id); p.Status != remediation.PublicResolved || w.needed("no_data") != 0 {
+				t.Errorf("the public page says %s, and %d needs a person", p.Status, w.needed("no_data"))
+			}
+			refused(t, w.change(id, view.Close, ""), remediation.Conflict)
+			refused(t, w.change(id, view.Claim, ""), remediation.Conflict)
+		})
+	}
+}
+
+func TestTheCallToAClosedIncidentThatWasBlindEndsOnceItCanBeWatched(t *testing.T) {
+	w, id := closedInABreach(t)
+	w.calm("error_rate")
+	w.prom.up, w.prom.down = 3, 1
+	w.pass(time.Hour)
+	if w.needed("no_data") != 1 {
+		t.Fatalf("nobody is called: %v", w.log(id))
+	}
+	w.prom.down = 0
+	w.pass(time.Minute)
+	if p := w.public(id); p.Status != remediation.PublicResolved || w.needed("no_data") != 0 {
+		t.Errorf("the public page says %s: %v", p.Status, w.log(id))
+	}
+}
+
 func TestABreachThatGoesOnAfterAPersonClosedItCallsAPersonOnce(t *testing.T) {
 	w, id := closedInABreach(t)
 	w.pass(19 * time.Minute)
@@ -264,6 +313,31 @@ func TestASignalClosedByHandBeginsNothingAnewUntilItIsRaisedAgain(t *testing.T) 
 	w.tick()
 	if got := w.target("flag_off").effects; got != n+1 {
 		t.Fatalf("raised again, and nothing was done: %d", got)
+	}
+}
+
+func TestASignalRaisedAgainShortlyAfterItsIncidentWasClosedActsAtTheNextRepeat(t *testing.T) {
+	for name, again := range map[string]func(w *harness){
+		"raised again":                       func(*harness) {},
+		"cleared and raised before a scrape": func(w *harness) { w.clear(vulnerable) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, id := raised(t)
+			w.must(w.change(id, view.Close, ""))
+			w.pass(5 * time.Minute)
+			w.post("firing", "breach_of_trust", "fp1")
+			w.pass(5 * time.Minute)
+			w.target("flag_off").position = remediation.Untouched
+			n := w.target("flag_off").effects
+			again(w)
+			w.raise(vulnerable)
+			w.pass(5 * time.Minute)
+			w.post("firing", "breach_of_trust", "fp1") // Alertmanager repeats it: it never resolved
+			w.tick()
+			if got := w.target("flag_off").effects; got != n+1 {
+				t.Fatalf("raised again, and nothing was done: %v", w.log(id))
+			}
+		})
 	}
 }
 

@@ -32,7 +32,7 @@ type Samples struct {
 	// thin says of others without a value why that proves nothing.
 	quiet map[string]bool
 	thin  map[string]string
-	// Over holds the triggers that no longer count: their stage is over, and they
+	// Over holds the triggers that do not count, and why: they belong to another stage, and
 	// were never confirmed in it.
 	Over map[string]string
 	// at is when the expressions were asked, every how long after that an answer of
@@ -57,18 +57,22 @@ func (e *Gates) ReadValues(ctx context.Context, b *plan.Plan, inc *remediation.I
 }
 
 // stageOver returns why attached triggers do not count: they belong to other stages
-// than the present one, and have not been confirmed in their own. What drains from
-// their window then is about a stage that has passed.
+// than the incident's, and have not been confirmed in their own. What drains from
+// their window then is about a stage that has passed, and their recovery value knows no
+// stage. The stage of a rollout that the incident ended is the one it ended in.
 func (e *Gates) stageOver(ctx context.Context, b *plan.Plan, inc *remediation.Incident) (over map[string]string, err error) {
 	err = e.Store.View(ctx, func(tx remediation.Tx) error {
 		r, err := remediation.RolloutOf(tx, inc.Service)
 		if err != nil {
 			return err
 		}
+		if inc.RolledBack != nil {
+			r = *inc.RolledBack
+		}
 		over = map[string]string{}
 		for _, t := range inc.Triggers {
 			stages := b.Expr.Triggers[t.Trigger].Stages
-			if len(stages) > 0 && !t.Confirmed && !inc.Ran && !slices.Contains(stages, r.Stage) {
+			if len(stages) > 0 && !t.Confirmed && !slices.Contains(stages, r.Stage) {
 				over[t.Trigger] = fmt.Sprintf("trigger %s applies in stage %s only, and the stage is %s", t.Trigger, remediation.Names(stages, ""), r.Stage)
 			}
 		}
@@ -80,7 +84,11 @@ func (e *Gates) stageOver(ctx context.Context, b *plan.Plan, inc *remediation.In
 // PollRecovery reads each attached trigger's recovery value, whether the service is
 // alive and freshly scraped, and whether the targets that were up when the incident
 // opened still are.
-func (e *Gates) PollRecovery(ctx context.Context, b *plan.Plan, inc *remediation.Incident) Samples {
+func (e *Gates) PollRecovery(ctx context.Context, b *plan.Plan, inc *remediation.Incident) (Samples, error) {
+	over, err := e.stageOver(ctx, b, inc)
+	if err != nil {
+		return Samples{}, err
+	}
 	const age, alive, up, then, kept = "\x00age", "\x00alive", "\x00up", "\x00then", "\x00kept" // no trigger is named so
 	service := map[string]string{
 		age: b.Expr.Age, alive: b.Expr.Alive, up: b.Expr.Up, then: b.Expr.UpAt(inc.Opened), kept: b.Expr.KeptSince(inc.Opened),
@@ -91,7 +99,7 @@ func (e *Gates) PollRecovery(ctx context.Context, b *plan.Plan, inc *remediation
 			exprs[t.Trigger] = x.Recovery
 		}
 	}
-	ev := Samples{recovery: true, at: e.Now(), Every: b.Poll()}
+	ev := Samples{recovery: true, Over: over, at: e.Now(), Every: b.Poll()}
 	got := e.Query(ctx, exprs)
 	ev.Values = got
 	switch a, u := got[age], got[up]; {
@@ -114,7 +122,7 @@ func (e *Gates) PollRecovery(ctx context.Context, b *plan.Plan, inc *remediation
 	if ev.Blind == "" {
 		e.countEvents(ctx, b, inc, &ev)
 	}
-	return ev
+	return ev, nil
 }
 
 // shortfall says what a service with so many targets up lacks, "" for nothing.
@@ -183,7 +191,7 @@ func (ev Samples) Unknown(inc *remediation.Incident) string {
 	}
 	for i := range inc.Triggers {
 		t := &inc.Triggers[i]
-		if r, ok := ev.Values[t.Trigger]; ok && ev.Verdict(t) == remediation.Blind {
+		if r, ok := ev.Values[t.Trigger]; ok && ev.Over[t.Trigger] == "" && ev.Verdict(t) == remediation.Blind {
 			if r.Err != nil {
 				return fmt.Sprintf("trigger %s: %v", t.Trigger, r.Err)
 			}
@@ -276,10 +284,13 @@ func (ev Samples) Count(inc *remediation.Incident) {
 		if _, ok := ev.Values[t.Trigger]; !ok {
 			continue
 		}
-		switch t.Verdict = ev.Verdict(t); t.Verdict {
-		case remediation.Breaching:
+		t.Over = ev.Over[t.Trigger] != ""
+		switch t.Verdict = ev.Verdict(t); {
+		case t.Over && t.Verdict == remediation.Breaching:
+			t.Breaching, t.Calm = 0, 0
+		case t.Verdict == remediation.Breaching:
 			t.Breaching, t.Calm = max(t.Breaching+more, 1), 0
-		case remediation.Blind:
+		case t.Verdict == remediation.Blind:
 			t.Breaching, t.Calm = 0, 0
 		default:
 			t.Breaching, t.Calm = 0, max(t.Calm+more, 1)
@@ -296,6 +307,14 @@ func (ev Samples) Beyond(inc *remediation.Incident) *remediation.TriggerState {
 		}
 	}
 	return nil
+}
+
+// Aside says why a trigger does not count, "" where each does.
+func (ev Samples) Aside() string {
+	for _, name := range slices.Sorted(maps.Keys(ev.Over)) {
+		return ev.Over[name]
+	}
+	return ""
 }
 
 // Failed returns an error of the readings: one that is an answer (a wrong
@@ -357,7 +376,9 @@ func (ev Samples) All(inc *remediation.Incident, d map[string]any) map[string]an
 			continue
 		}
 		row := map[string]any{"trigger": t.Trigger, "threshold": remediation.Decimal(ev.Bound(&t))}
-		if ev.recovery {
+		if over := ev.Over[t.Trigger]; over != "" {
+			row["why"] = over
+		} else if ev.recovery {
 			row["verdict"] = string(ev.Verdict(&t))
 		}
 		if r.Value != nil {

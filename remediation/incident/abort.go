@@ -187,12 +187,14 @@ func (e *Responder) gentler(ctx context.Context, b *plan.Plan, inc *remediation.
 	q := gateInput{Input: gate.Input{Step: g, Confirmed: true}, only: g.ID()}
 	var ev gate.Samples
 	var t *remediation.TriggerState
+	var err error
 	if inc.Ran {
-		ev = e.PollRecovery(ctx, b, inc)
+		if ev, err = e.PollRecovery(ctx, b, inc); err != nil {
+			return false, err
+		}
 		ev.Count(inc)
 		q.poll, t = &ev, inc.Breaching(remediation.Certain)
 	} else {
-		var err error
 		if ev, err = e.ReadValues(ctx, b, inc); err != nil {
 			return false, err
 		}
@@ -200,7 +202,6 @@ func (e *Responder) gentler(ctx context.Context, b *plan.Plan, inc *remediation.
 	}
 	open := false
 	if t != nil {
-		var err error
 		if q.SilencedBy, q.SilenceUnasked, err = e.Silenced(ctx, inc); err != nil {
 			return false, err
 		}

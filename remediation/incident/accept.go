@@ -458,11 +458,25 @@ func (a *accept) repeats(al remediation.Alert, known remediation.AlertState) (bo
 	if b == nil {
 		return false, nil
 	}
+	if again, err := a.raisedSince(b, inc, al.Labels["trigger"]); again || err != nil {
+		return false, err
+	}
 	if inc.FalseSince == nil && a.now.Sub(*inc.Closed) <= time.Duration(b.Limits.ReopenWithin) {
 		a.duplicate(al, inc.ID, "the incident is closed, and since then the alert has not resolved and its expression has not been false")
 		return true, nil
 	}
 	return false, nil
+}
+
+// raisedSince reports whether a person raised a trigger's signal after the incident was
+// closed: its alert never stopped firing where that was before the next scrape.
+func (a *accept) raisedSince(b *plan.Plan, inc *remediation.Incident, trigger string) (bool, error) {
+	t := b.Trigger(trigger)
+	if t == nil || t.Signal == "" {
+		return false, nil
+	}
+	s, err := remediation.SignalOf(a.tx, inc.Service, t.Signal)
+	return s != nil && !s.Dismissed && s.Since.After(*inc.Closed), err
 }
 
 // openIncident returns the incident that an alert belongs to: the open one, or

@@ -53,7 +53,7 @@ func (e *Responder) decide(ctx context.Context, id string, verb view.Verb, reaso
 		if err != nil {
 			return refuseUnreadable(inc, err)
 		}
-		if inc.State == remediation.Closed {
+		if inc.State == remediation.Closed && verb != view.Close {
 			return remediation.Refuse(remediation.Conflict, "incident %s is closed", id)
 		}
 		c := e.on(tx, b, inc, e.Now())
@@ -202,8 +202,11 @@ func (c *change) releaseIncident(_, actor, reason string) error {
 }
 
 // closeByHand ends an incident for a person, who then also answers for a step in
-// doubt whose target cannot be looked at.
+// doubt whose target cannot be looked at. Closed again, the incident is over for the public too.
 func (c *change) closeByHand(_, actor, reason string) error {
+	if c.Inc.State == remediation.Closed {
+		return c.sayOver(actor, reason)
+	}
 	if s := c.Inc.Running(); s != nil && c.Inc.Reason == remediation.HoldTarget {
 		effect := remediation.EffectFailed
 		if s.State == remediation.StepDone { // it had its effect, which nobody could verify
@@ -228,6 +231,22 @@ func (c *change) closeByHand(_, actor, reason string) error {
 		return err
 	}
 	return c.close(actor, map[string]any{"reason": reason})
+}
+
+// sayOver tells the public on a person's word that the breach of a closed incident is over.
+func (c *change) sayOver(actor, reason string) error {
+	if told, err := toldPublic(c.Tx, c.Inc); err != nil {
+		return err
+	} else if !told {
+		return remediation.Refuse(remediation.Conflict, "incident %s is closed", c.Inc.ID)
+	}
+	if err := c.Audit(audit.KindClosed, actor, nil, map[string]any{"reason": reason, "why": "the breach is over, and the public status page says so"}); err != nil {
+		return err
+	}
+	c.over()
+	c.seen()
+	c.Inc.Wake = c.Now
+	return c.follow(remediation.PublicResolved)
 }
 
 // Freezes returns the freezes in force.

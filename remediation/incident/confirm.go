@@ -106,7 +106,10 @@ func (e *Responder) confirmValues(ctx context.Context, b *plan.Plan, inc *remedi
 	}
 	silent := ev.Silent(inc)
 	if len(silent) > 0 && q.poll == nil {
-		poll := e.PollRecovery(ctx, b, inc)
+		poll, err := e.PollRecovery(ctx, b, inc)
+		if err != nil {
+			return err
+		}
 		q.poll = &poll
 	}
 	unknown := ""
@@ -142,16 +145,16 @@ func (e *Responder) confirmValues(ctx context.Context, b *plan.Plan, inc *remedi
 		case ev.Empty():
 			return c.hold(nil, remediation.GateResult{Reason: remediation.HoldNoData, Why: "the triggers' expressions have no value, but an alert is active"}, ev.All(c.Inc, map[string]any{}))
 		}
-		why := "no trigger exceeds its threshold, but an alert is active"
-		for _, over := range ev.Over {
-			why = over
-		}
+		why := cmp.Or(ev.Aside(), "no trigger exceeds its threshold, but an alert is active")
 		return c.hold(nil, remediation.GateResult{Reason: remediation.HoldUnconfirmed, Why: why}, ev.All(c.Inc, map[string]any{}))
 	})
 }
 
 func (e *Responder) confirmByRecovery(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
-	ev := e.PollRecovery(ctx, b, inc)
+	ev, err := e.PollRecovery(ctx, b, inc)
+	if err != nil {
+		return err
+	}
 	ev.Count(inc)
 	if t := inc.Breaching(remediation.Certain); t != nil {
 		return e.tryStep(ctx, b, inc, ev, t, gateInput{Input: gate.Input{Confirmed: true}, poll: &ev})
@@ -165,7 +168,7 @@ func (e *Responder) confirmByRecovery(ctx context.Context, b *plan.Plan, inc *re
 			return c.hold(nil, remediation.GateResult{Reason: remediation.HoldNoData, Why: ev.Unknown(c.Inc)}, ev.All(c.Inc, map[string]any{}))
 		}
 		c.Inc.Wake = c.Now.Add(b.Poll())
-		return c.pageIfStuck("the polls show neither a breach nor its end")
+		return c.pageIfStuck(cmp.Or(ev.Aside(), "the polls show neither a breach nor its end"))
 	})
 }
 
@@ -182,7 +185,10 @@ func (e *Responder) wait(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 		return e.waitUnconfirmed(ctx, b, inc)
 	}
 	// Nothing has run and the breach was confirmed once.
-	ev := e.PollRecovery(ctx, b, inc)
+	ev, err := e.PollRecovery(ctx, b, inc)
+	if err != nil {
+		return err
+	}
 	ev.Count(inc)
 	values, err := e.ReadValues(ctx, b, inc)
 	if err != nil {
@@ -223,7 +229,10 @@ func (e *Responder) wait(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 // condition turns out true, with the last alert, or, for an alert whose
 // resolved never comes, once nothing has been true for close_after.
 func (e *Responder) waitUnconfirmed(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
-	ev := e.PollRecovery(ctx, b, inc)
+	ev, err := e.PollRecovery(ctx, b, inc)
+	if err != nil {
+		return err
+	}
 	ev.Count(inc)
 	values, err := e.ReadValues(ctx, b, inc)
 	if err != nil {
@@ -246,7 +255,10 @@ func (e *Responder) waitUnconfirmed(ctx context.Context, b *plan.Plan, inc *reme
 // waitAfterStep is wait once a step has run: only a recovery value that goes on
 // breaching lets the next one run.
 func (e *Responder) waitAfterStep(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
-	ev := e.PollRecovery(ctx, b, inc)
+	ev, err := e.PollRecovery(ctx, b, inc)
+	if err != nil {
+		return err
+	}
 	ev.Count(inc)
 	if inc.Calm() && inc.Broken() == nil { // what is half done is a person's
 		return e.change(ctx, b, inc, func(c *change) error {

@@ -40,7 +40,9 @@ func (e *Responder) Restore(ctx context.Context, id string, r view.RestoreReques
 	}
 	ev := gate.Samples{}
 	if !r.Force && inc.Restore == nil && inc.Restored == "" {
-		ev = e.PollRecovery(ctx, b, inc)
+		if ev, err = e.PollRecovery(ctx, b, inc); err != nil {
+			return view.IncidentView{}, err
+		}
 		switch t := ev.Beyond(inc); {
 		case t != nil && ev.Blind == "":
 			unit := b.UnitOf(t.Trigger)
@@ -126,9 +128,13 @@ func (c *change) beginRestore(r view.RestoreRequest, ev gate.Samples) error {
 			return hint.Add(remediation.Refuse(remediation.Conflict, "signal %s is raised by %s (%s)", s.Name, s.By, s.Reason), "clear it first, or force")
 		}
 	}
-	if l := inc.LossyDone(); l != nil && !r.Force {
-		return remediation.Refuse(remediation.Conflict, "%s has run, and data is never restored%s; the previous code may not work with the present schema: "+
-			"restore the database first, then restore with force", l.ID(), snapshotOf(c.Tx, inc, l))
+	if l := inc.LossyRun(); l != nil && !r.Force {
+		ran := "has run"
+		if l.State != remediation.StepDone {
+			ran = "may have run in part"
+		}
+		return remediation.Refuse(remediation.Conflict, "%s %s, and data is never restored%s; the previous code may not work with the present schema: "+
+			"restore the database first, then restore with force", l.ID(), ran, snapshotOf(c.Tx, inc, l))
 	}
 	if err := c.nothingSince(); err != nil {
 		return err
@@ -332,7 +338,7 @@ func (c *change) endRestore() error {
 		rollout = *inc.RolledBack
 	}
 	var lost []string
-	if l := inc.LossyDone(); l != nil {
+	if l := inc.LossyRun(); l != nil {
 		lost = append(lost, l.ID()+" stays as it is: data is never restored"+snapshotOf(c.Tx, inc, l))
 	}
 	inc.Restore, inc.Restored, inc.RolledBack, inc.ByHand = nil, r.By, nil, r.Force

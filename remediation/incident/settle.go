@@ -1,12 +1,14 @@
 package incident
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/gate"
@@ -52,7 +54,10 @@ func (e *Responder) settle(ctx context.Context, b *plan.Plan, inc *remediation.I
 		return fmt.Errorf("settling after no step")
 	}
 	deadline := inc.SettleFrom.Add(b.SettleTime(inc, last))
-	ev := e.PollRecovery(ctx, b, inc)
+	ev, err := e.PollRecovery(ctx, b, inc)
+	if err != nil {
+		return err
+	}
 	ev.Every = 0 // nothing but the deadline makes a poll come sooner here
 	ev.Count(inc)
 	if inc.Calm() {
@@ -90,7 +95,7 @@ func (e *Responder) settle(ctx context.Context, b *plan.Plan, inc *remediation.I
 		return e.change(ctx, b, inc, func(c *change) error {
 			ev.Count(c.Inc)
 			why := "the step has settled, but it is unknown whether it helped"
-			if unknown := ev.Unknown(c.Inc); unknown != "" {
+			if unknown := cmp.Or(ev.Unknown(c.Inc), ev.Aside()); unknown != "" {
 				why += ": " + unknown
 			}
 			if err := c.settled(ev, last, string(remediation.HoldNoData)); err != nil {
@@ -155,7 +160,10 @@ func (c *change) recover(ev gate.Samples) error {
 // watchRecovered looks out for a relapse, and closes the incident once no
 // trigger's own expression has been true for close_after.
 func (e *Responder) watchRecovered(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
-	ev := e.PollRecovery(ctx, b, inc)
+	ev, err := e.PollRecovery(ctx, b, inc)
+	if err != nil {
+		return err
+	}
 	ev.Count(inc)
 	values, err := e.ReadValues(ctx, b, inc)
 	if err != nil {
@@ -174,7 +182,7 @@ func (e *Responder) watchRecovered(ctx context.Context, b *plan.Plan, inc *remed
 		if err := values.Failed(); unknown == "" && err != nil {
 			unknown = err.Error()
 		}
-		if err := c.pageIfBlind(unknown); err != nil {
+		if err := c.pageIfBlind("cannot check whether the recovery lasts", unknown, ""); err != nil {
 			return err
 		}
 		raised, err := c.raised()
@@ -213,12 +221,18 @@ func (c *change) pageIfStill(t *remediation.TriggerState) error {
 	return c.Page(stillTrue, fmt.Sprintf("trigger %s's own expression is still true, although its recovery expression is not", t.Trigger))
 }
 
-// pageIfBlind calls a person where a recovered incident has not been watched for as
-// long as its triggers look back: the service died, say, after a step of ours.
-func (c *change) pageIfBlind(why string) error {
+// seen ends that the incident cannot be watched, and the page for it.
+func (c *change) seen() {
+	c.Inc.BlindSince = nil
+	c.Inc.Paged = slices.DeleteFunc(c.Inc.Paged, func(p string) bool { return p == string(remediation.HoldNoData) })
+}
+
+// pageIfBlind calls a person where an incident that is recovered or closed has not been
+// watched for as long as its triggers look back, and says what is unknown, why, and what to
+// do: the service died, say, after a step of ours. why is "" where it is watched.
+func (c *change) pageIfBlind(what, why, next string) error {
 	if why == "" {
-		c.Inc.BlindSince = nil
-		c.Inc.Paged = slices.DeleteFunc(c.Inc.Paged, func(p string) bool { return p == string(remediation.HoldNoData) })
+		c.seen()
 		return nil
 	}
 	if c.Inc.BlindSince == nil {
@@ -232,7 +246,7 @@ func (c *change) pageIfBlind(why string) error {
 	if c.Now.Sub(*c.Inc.BlindSince) < back {
 		return nil
 	}
-	return c.Page(string(remediation.HoldNoData), "cannot check whether the recovery lasts: "+why)
+	return c.Page(string(remediation.HoldNoData), hint.Text(what+": "+why, next))
 }
 
 // exhaust hands what is left after the last step to a person.
@@ -244,7 +258,10 @@ func (c *change) exhaust(why string) error {
 }
 
 func (e *Responder) watchExhausted(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
-	ev := e.PollRecovery(ctx, b, inc)
+	ev, err := e.PollRecovery(ctx, b, inc)
+	if err != nil {
+		return err
+	}
 	return e.change(ctx, b, inc, func(c *change) error {
 		ev.Count(c.Inc)
 		if c.Inc.Calm() && c.Inc.Broken() == nil {
@@ -272,7 +289,7 @@ func (c *change) close(actor string, detail map[string]any) error {
 		}
 	}
 	c.Inc.LastHeld = ""
-	c.Inc.Closed, c.Inc.FalseSince, c.Inc.SettleFrom, c.Inc.ClaimedBy = &c.Now, nil, nil, ""
+	c.Inc.Closed, c.Inc.FalseSince, c.Inc.BlindSince, c.Inc.SettleFrom, c.Inc.ClaimedBy = &c.Now, nil, nil, nil, ""
 	c.Inc.ResetPolls()
 	c.Inc.Unstuck()
 	c.Inc.Restore = nil
@@ -307,11 +324,9 @@ func (e *Responder) watchClosed(ctx context.Context, b *plan.Plan, inc *remediat
 		if err != nil || inc.Drill {
 			return err
 		}
-		p, err := tx.PublicIncident(inc.ID)
-		if err != nil && !errors.Is(err, remediation.ErrNotFound) {
+		if told, err = toldPublic(tx, inc); err != nil {
 			return err
 		}
-		told = err == nil && p.Status != remediation.PublicResolved
 		real := false
 		later, err := tx.Incidents(remediation.IncidentFilter{Service: inc.Service, After: inc.ID, Drill: &real, Limit: 1})
 		follows = active > 0 && len(later) == 0 && e.Now().Sub(*inc.Closed) <= time.Duration(b.Limits.ReopenWithin)
@@ -331,7 +346,10 @@ func (e *Responder) watchClosed(ctx context.Context, b *plan.Plan, inc *remediat
 			return nil
 		})
 	}
-	ev := e.PollRecovery(ctx, b, inc)
+	ev, err := e.PollRecovery(ctx, b, inc)
+	if err != nil {
+		return err
+	}
 	values, err := e.ReadValues(ctx, b, inc)
 	if err != nil {
 		return err
@@ -343,10 +361,20 @@ func (e *Responder) watchClosed(ctx context.Context, b *plan.Plan, inc *remediat
 		if err != nil {
 			return err
 		}
-		still := values.Beyond(c.Inc)
+		still, unknown := values.Beyond(c.Inc), ev.Unknown(c.Inc)
+		if err := values.Failed(); unknown == "" && err != nil {
+			unknown = err.Error()
+		}
+		if told && still == nil {
+			err := c.pageIfBlind("the public status page shows a problem, and it is unknown whether the breach is over", unknown,
+				fmt.Sprintf("if it is over, backout incident close %s --reason=WHY", c.Inc.ID))
+			if err != nil {
+				return err
+			}
+		}
 		if raised == nil && still == nil && values.Failed() == nil {
 			c.over()
-			if follows && c.Inc.FalseSince == nil {
+			if follows && c.Inc.FalseSince == nil && values.Aside() == "" {
 				c.Inc.FalseSince = &c.Now
 			}
 			if c.Inc.Calm() || c.Inc.OnlySignals() {
@@ -372,6 +400,15 @@ func (e *Responder) watchClosed(ctx context.Context, b *plan.Plan, inc *remediat
 		}
 		return c.reopenBreaching(ev, c.Inc.Breaching(remediation.Certain))
 	})
+}
+
+// toldPublic reports whether the public status page shows a problem for the incident.
+func toldPublic(tx remediation.Tx, inc *remediation.Incident) (bool, error) {
+	p, err := tx.PublicIncident(inc.ID)
+	if errors.Is(err, remediation.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && p.Status != remediation.PublicResolved, err
 }
 
 // over ends the page of a closed incident's breach; one for its target stays until the watch

@@ -147,12 +147,22 @@ func (j *stepJournal) Undoing(ctx context.Context, cause error) (bool, error) {
 
 // Undone implements operation.Journal.
 func (j *stepJournal) Undone(ctx context.Context, undoErr error) error {
+	var left remediation.Look
+	if undoErr != nil && j.s.Risk == alerts.Lossy { // a person needs what it left, and the snapshot
+		var err error
+		if left, err = j.e.look(ctx, j.b, j.inc, j.s); err != nil {
+			j.e.Log.Warn("cannot inspect a target after its undo", "target", j.s.Target, "err", err)
+		}
+	}
 	return j.record(ctx, lateUndo(undoErr), func(c *change, s *remediation.Step) error {
 		detail := map[string]any{"undo": true, "error": s.Error, "target": s.Target}
 		s.State, s.Finished = remediation.StepUndone, &c.Now
 		if undoErr != nil {
 			s.State = remediation.StepFailed
 			detail["undo_error"] = undoErr.Error()
+			if left.Snapshot != nil {
+				detail["after"] = left.Snapshot
+			}
 		}
 		detail["outcome"] = string(s.State)
 		if err := c.outcome(s, remediation.EffectFailed, detail); err != nil {

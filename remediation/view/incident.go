@@ -138,8 +138,8 @@ type StepView struct {
 	NeedsApproval bool `json:"needs_approval,omitempty"`
 	// Tells says that the step only tells people something, and changes no target.
 	Tells bool `json:"tells,omitempty"`
-	// LostData says that the step has run and could lose data; Snapshot was taken before,
-	// nil where none is known.
+	// LostData says that the step could lose data and has run, or may have run in part;
+	// Snapshot was taken before, nil where none is known.
 	LostData bool      `json:"lost_data,omitempty"`
 	Snapshot *Snapshot `json:"snapshot,omitempty"`
 	// Changed is when the step's target was first seen to be no longer as the step left
@@ -163,9 +163,9 @@ type Snapshot struct {
 }
 
 // SnapshotOf returns the snapshot that a step took before it lost data, by the last outcome
-// that has one; nil if none does.
+// or look in doubt that has one; nil if none does.
 func SnapshotOf(tx remediation.Tx, incident, step string) (*Snapshot, error) {
-	entries, err := tx.Entries(audit.Filter{Incident: incident, Kind: audit.KindOutcome})
+	entries, err := tx.Entries(audit.Filter{Incident: incident})
 	if err != nil {
 		return nil, err
 	}
@@ -173,7 +173,7 @@ func SnapshotOf(tx remediation.Tx, incident, step string) (*Snapshot, error) {
 		after, _ := en.Detail["after"].(map[string]any)
 		dump, _ := after["dump"].(map[string]any)
 		path, _ := dump["path"].(string)
-		if en.Step != step || path == "" {
+		if en.Step != step || path == "" || en.Kind != audit.KindOutcome && en.Kind != audit.KindInDoubt {
 			continue
 		}
 		s := &Snapshot{Path: path}
@@ -187,15 +187,37 @@ func SnapshotOf(tx remediation.Tx, incident, step string) (*Snapshot, error) {
 	return nil, nil
 }
 
+// NothingRan reports an order (an abort or a signal) none of whose steps ran: each was denied, or
+// nobody answered. No metric says that there is a breach.
+func (v *IncidentView) NothingRan() bool { return v.State == remediation.Exhausted && !v.judged() }
+
+// Skipped are the steps that were to change something and were skipped.
+func (v *IncidentView) Skipped() (ids []string) {
+	for _, s := range v.Steps {
+		if s.State == remediation.StepSkipped && !s.Tells {
+			ids = append(ids, s.ID)
+		}
+	}
+	return ids
+}
+
+// Lost says whether a step with LostData lost data, or may have.
+func (s StepView) Lost() string {
+	if s.State == remediation.StepDone {
+		return "lost data"
+	}
+	return "may have lost data"
+}
+
 // LostWords say what a step has lost, and how to bring it back; "" for a step that lost nothing.
 func (s StepView) LostWords() string {
 	switch {
 	case !s.LostData:
 		return ""
 	case s.Snapshot == nil:
-		return "lost data: the audit log names no snapshot"
+		return s.Lost() + ": the audit log names no snapshot"
 	}
-	words := "lost data: snapshot " + s.Snapshot.Path
+	words := s.Lost() + ": snapshot " + s.Snapshot.Path
 	if s.Snapshot.Size > 0 {
 		words += ", " + remediation.Measure(float64(s.Snapshot.Size), alerts.Bytes)
 	}

@@ -211,10 +211,16 @@ func headline(v IncidentView) (words, tone string) {
 		return "On hold: " + means, "bad"
 	case remediation.Recovered:
 		if len(v.Triggers) > 0 && !v.judged() {
+			if len(v.Skipped()) > 0 {
+				return "Steps were skipped: waiting for the signal to be cleared", "wait"
+			}
 			return "Done: waiting for the signal to be cleared", "wait"
 		}
 		return "Recovered: still watching", "good"
 	case remediation.Exhausted:
+		if v.NothingRan() {
+			return "No step ran: needs a person", "bad"
+		}
 		return "Remediation failed: needs a person", "bad"
 	case remediation.Closed:
 		if v.Reason == remediation.HoldUnconfirmed {
@@ -295,6 +301,9 @@ func helped(v IncidentView, ran []StepView) string {
 		}
 		return "Not known yet: " + last + " has run. Watching the indicator."
 	case remediation.Exhausted:
+		if v.NothingRan() {
+			return "Nothing was changed: each step was denied, or nobody answered in time. This needs a person."
+		}
 		if i := slices.IndexFunc(v.Steps, func(s StepView) bool { return s.State == remediation.StepSkipped }); i >= 0 {
 			return "No: the steps that ran did not help, and " + v.Steps[i].ID + " was skipped. This needs a person."
 		}

@@ -42,7 +42,7 @@ func OfIncident(tx remediation.Tx, inc *remediation.Incident) (IncidentView, err
 	}
 	for i := range inc.Steps {
 		s := &inc.Steps[i]
-		lost := s.Risk == alerts.Lossy && s.State == remediation.StepDone && !inc.Drill
+		lost := s.MayHaveLost() && !inc.Drill
 		var kept *Snapshot
 		if lost {
 			if kept, err = SnapshotOf(tx, inc.ID, s.ID()); err != nil {

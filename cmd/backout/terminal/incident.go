@@ -292,10 +292,16 @@ func meaning(inc view.IncidentView) string {
 		return "on hold: no step runs"
 	case remediation.Recovered:
 		if len(inc.Triggers) > 0 && !slices.ContainsFunc(inc.Triggers, func(t view.TriggerView) bool { return t.Signal == "" }) {
+			if skipped := inc.Skipped(); len(skipped) > 0 {
+				return "skipped: " + strings.Join(skipped, ", ") + "; it waits until the signal is cleared"
+			}
 			return "all steps are done; it waits until the signal is cleared"
 		}
 		return "the breach stopped; backout keeps watching for a while"
 	case remediation.Exhausted:
+		if inc.NothingRan() {
+			return "no step ran: each was denied, or nobody answered in time; this needs a person"
+		}
 		return "remediation failed and the breach continues: this needs a person"
 	case remediation.Closed:
 		return "the incident is over"
