@@ -27,7 +27,7 @@ func TestAnIncidentOfASignalIsNotShownAsMeasured(t *testing.T) {
 
 func TestAClaimDoesNotSayThatARunningStepIsStopped(t *testing.T) {
 	inc := view.IncidentView{ID: "inc-1", Service: "shop", State: remediation.Acting, ClaimedBy: "ann"}
-	if text := Incident(inc, time.Time{}, Screen{}); !strings.Contains(text, "after the running one") {
+	if text := Incident(inc, time.Time{}, Screen{}); !strings.Contains(text, "the running step ends first") {
 		t.Errorf("a claim of a running step:\n%s", text)
 	}
 }
