@@ -228,6 +228,11 @@ func TestAFreezeAndItsThawComeFromTheNowPage(t *testing.T) {
 			t.Errorf("the page does not hold %q", want)
 		}
 	}
+	w = s.send("/freeze", "/", "eve", url.Values{"service": {"shop"}, "scope": {"all"}, "for": {"10m"}, "reason": {"shorter"}})
+	page = s.page(strings.TrimSuffix(w.Header().Get("Location"), "#result"), "eve")
+	if want := "eve left the longer freeze by eve in force: all steps of shop until 22 Nov 04:00:00 UTC"; !strings.Contains(page, want) {
+		t.Errorf("a shorter freeze: the page does not hold %q", want)
+	}
 	if w = s.send("/thaw", "/", "eve", url.Values{"service": {"shop"}, "reason": {"over"}}); w.Code != http.StatusSeeOther {
 		t.Fatal(w.Code, w.Body)
 	}
