@@ -69,7 +69,7 @@ func (s *Server) postIncident(c echo.Context, actor string) error {
 			return refuse(http.StatusBadRequest, "only an approval is over a limit")
 		}
 	case view.Claim:
-		what = "claimed " + id + ": no step runs until it is released"
+		what = "claimed " + id
 	case view.Release:
 		what = "released " + id + ": backout continues"
 	case view.Close:
@@ -83,8 +83,12 @@ func (s *Server) postIncident(c echo.Context, actor string) error {
 	default:
 		return echo.ErrNotFound
 	}
-	if _, err := s.decide(c, verb, step, over, actor, reason); err != nil {
+	inc, err := s.decide(c, verb, step, over, actor, reason)
+	if err != nil {
 		return err
+	}
+	if verb == view.Claim {
+		what += ": " + inc.ClaimWords()
 	}
 	return s.finish(c, actor, what, reason, "/incidents/"+id)
 }
@@ -107,7 +111,6 @@ func (s *Server) postFreeze(c echo.Context, actor string) error {
 	if f.Scope == "" {
 		f.Scope = remediation.ScopeAll
 	}
-	until := "until someone thaws it"
 	if text := form.Get("for"); text != "" {
 		d, err := model.ParseDuration(text)
 		if err != nil || d <= 0 {
@@ -115,7 +118,6 @@ func (s *Server) postFreeze(c echo.Context, actor string) error {
 		}
 		at := s.now().Add(time.Duration(d)).UTC()
 		f.Until = &at
-		until = "until " + at.Format("2 Jan 15:04:05") + " UTC"
 	}
 	set, err := s.incidents.PutFreeze(c.Request().Context(), f)
 	if err != nil {
@@ -125,7 +127,16 @@ func (s *Server) postFreeze(c echo.Context, actor string) error {
 	if set.Scope == remediation.ScopePromotions {
 		what = "promotions"
 	}
-	return s.finish(c, actor, fmt.Sprintf("froze %s of %s %s", what, serviceWords(set.Service), until), reason, "/")
+	until := "until someone thaws it"
+	if set.Until != nil {
+		until = "until " + set.Until.UTC().Format("2 Jan 15:04:05") + " UTC"
+	}
+	did := "froze"
+	if set.Outlasts(f) {
+		did = fmt.Sprintf("left the longer freeze by %s in force:", set.By)
+	}
+	did = fmt.Sprintf("%s %s of %s %s", did, what, serviceWords(set.Service), until)
+	return s.finish(c, actor, did, reason, "/")
 }
 
 // postThaw ends a service's freezes.

@@ -175,7 +175,7 @@ func TestACommanderApprovesDeniesClaimsReleasesClosesAndRestoresOnTheIncidentsPa
 			t.Errorf("somebody else is told of %s as their own change", verb)
 		}
 	}
-	change("claim", url.Values{"reason": {"I look at it"}}, "claimed "+id)
+	change("claim", url.Values{"reason": {"I look at it"}}, "claimed "+id+": no step runs until it is released")
 	change("release", url.Values{"reason": {"nothing found"}}, "released "+id)
 	s.asks(id)
 	change("deny", url.Values{"reason": {"the schema stays"}, "step": {"4-schema_rollback"}}, "denied 4-schema_rollback")
@@ -199,6 +199,19 @@ func TestACommanderApprovesDeniesClaimsReleasesClosesAndRestoresOnTheIncidentsPa
 		if why[kind] != want {
 			t.Errorf("the audit log holds %q as eve's reason for %s, want %q", why[kind], kind, want)
 		}
+	}
+}
+
+func TestAClaimDuringAStepSaysThatTheStepEndsFirst(t *testing.T) {
+	s := newTestService(t)
+	page := ""
+	s.targets["flag_off"] = &serviceTarget{during: func() {
+		w := s.send("/incidents/inc-1/claim", "/incidents/inc-1", "eve", url.Values{"reason": {"I look at it"}})
+		page = s.page(strings.TrimSuffix(w.Header().Get("Location"), "#result"), "eve")
+	}}
+	s.breach()
+	if want := "eve claimed inc-1: the running step ends first, then no step runs until it is released"; !strings.Contains(page, want) {
+		t.Errorf("the page does not hold %q:\n%s", want, page)
 	}
 }
 
@@ -227,6 +240,11 @@ func TestAFreezeAndItsThawComeFromTheNowPage(t *testing.T) {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page does not hold %q", want)
 		}
+	}
+	w = s.send("/freeze", "/", "eve", url.Values{"service": {"shop"}, "scope": {"all"}, "for": {"10m"}, "reason": {"shorter"}})
+	page = s.page(strings.TrimSuffix(w.Header().Get("Location"), "#result"), "eve")
+	if want := "eve left the longer freeze by eve in force: all steps of shop until 22 Nov 04:00:00 UTC"; !strings.Contains(page, want) {
+		t.Errorf("a shorter freeze: the page does not hold %q", want)
 	}
 	if w = s.send("/thaw", "/", "eve", url.Values{"service": {"shop"}, "reason": {"over"}}); w.Code != http.StatusSeeOther {
 		t.Fatal(w.Code, w.Body)

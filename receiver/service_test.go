@@ -289,8 +289,9 @@ func (s *testService) Silenced(context.Context, []string) (map[string]bool, erro
 // serviceTarget is what an action of the shop changes.
 type serviceTarget struct {
 	changed bool
-	// fail is what its change ends with.
-	fail error
+	// fail is what its change ends with; during is called in its middle, where set.
+	fail   error
+	during func()
 }
 
 func (g *serviceTarget) Look(context.Context, string) (remediation.Look, error) {
@@ -301,6 +302,9 @@ func (g *serviceTarget) Look(context.Context, string) (remediation.Look, error) 
 }
 
 func (g *serviceTarget) Apply(context.Context, string, json.RawMessage) error {
+	if g.during != nil {
+		g.during()
+	}
 	if g.fail != nil {
 		return g.fail
 	}

@@ -72,6 +72,8 @@ func fixedAtStart(old, changed *config.Config) []string {
 		"docker":                  old.DockerHost == changed.DockerHost && slices.Equal(old.DockerProjects, changed.DockerProjects),
 		"kubernetes":              old.Kubeconfig == changed.Kubeconfig,
 		"limits":                  slices.Equal(old.Limits, changed.Limits),
+		"replica":                 old.ReplicaName == changed.ReplicaName && slices.Equal(old.ReplicaHosts, changed.ReplicaHosts) && old.ReplicaLease == changed.ReplicaLease,
+		"snapshots":               old.SnapshotDir == changed.SnapshotDir,
 		"storage":                 old.DSN == changed.DSN,
 		"launchdarkly":            old.LaunchDarkly.Same(changed.LaunchDarkly),
 		"unleash":                 old.Unleash.Same(changed.Unleash),

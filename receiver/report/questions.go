@@ -21,13 +21,18 @@ func (r *Report) summary() {
 		kind = "drill: nothing was applied"
 	}
 	say("%s of service %s, release %s: %s %s.", inc.ID, inc.Service, dash(inc.Rollout), kind, openedBy(inc))
-	var done, back, not []string
+	var done, back, not, runs []string
 	for _, a := range r.Actions {
+		if r.unsure(a.Step) {
+			continue
+		}
 		switch outcome := remediation.StepState(a.Outcome); {
 		case outcome == remediation.StepDone && !a.Undo:
 			done = append(done, a.Step)
 		case outcome == remediation.StepUndone && a.Undo:
 			back = append(back, a.Step)
+		case outcome == "" && inc.Closed == nil:
+			runs = append(runs, a.Step)
 		case a.Undo:
 			not = append(not, "undo of "+a.Step+" ("+dash(strings.ReplaceAll(a.Outcome, "_", " "))+")")
 		default:
@@ -37,8 +42,14 @@ func (r *Report) summary() {
 	switch {
 	case len(done) > 0:
 		say("backout did %s.", strings.Join(done, ", "))
-	default:
+	case len(runs)+len(inc.MayBe()) == 0:
 		say("No change of backout is left in place.")
+	}
+	for _, sentence := range inc.MayBe() {
+		say("%s", sentence)
+	}
+	if len(runs) > 0 {
+		say("Running, without an outcome yet: %s.", strings.Join(runs, ", "))
 	}
 	if len(not) > 0 {
 		say("No effect, or failed: %s.", strings.Join(not, ", "))
@@ -54,7 +65,7 @@ func (r *Report) summary() {
 			say("%s %s.", s.ID, lost)
 		}
 	}
-	recovered := r.last(audit.KindRecovered)
+	recovered, _ := r.recovered()
 	switch {
 	case recovered != nil && inc.Closed != nil:
 		say("The breach stopped at %s; the incident was closed at %s.", r.at(recovered.Time), r.at(*inc.Closed))
@@ -63,7 +74,11 @@ func (r *Report) summary() {
 		if e := r.last(audit.KindClosed); e != nil {
 			why = ": " + detailText(*e, "why", "reason")
 		}
-		say("The incident was closed at %s%s.", r.at(*inc.Closed), strings.TrimSuffix(why, ": "))
+		by := ""
+		if inc.ByHand {
+			by = " by a person, " + inc.ByHandWords()
+		}
+		say("The incident was closed at %s%s%s.", r.at(*inc.Closed), by, strings.TrimSuffix(why, ": "))
 	default:
 		say("The incident is not over: its state is %s%s.", inc.State, because(inc))
 	}
@@ -77,6 +92,11 @@ func (r *Report) summary() {
 	if n := len(r.Holds); n > 0 {
 		say("Steps were held %s; see what was held and why.", times(n))
 	}
+}
+
+// unsure reports whether it is not known what became of a step's change.
+func (r *Report) unsure(step string) bool {
+	return slices.ContainsFunc(r.Incident.Steps, func(s view.StepView) bool { return s.ID == step && r.Incident.MayBeInPlace(s) })
 }
 
 func because(inc view.IncidentView) string {
@@ -195,7 +215,12 @@ func (r *Report) questions() {
 
 func (r *Report) questionsOfTheEnd(ask func(string, ...any)) {
 	inc := r.Incident
-	worked := slices.ContainsFunc(r.Actions, func(a Action) bool { return !a.Undo && a.Outcome == string(remediation.StepDone) })
+	for _, s := range inc.Steps {
+		if inc.MayBeInPlace(s) && s.State == remediation.StepFailed && !s.NotPutBack { // the log's entries ask about the others
+			ask("%s could not be undone. What state is its target in?", s.ID)
+		}
+	}
+	worked := len(inc.MayBe()) > 0 || slices.ContainsFunc(r.Actions, func(a Action) bool { return !a.Undo && a.Outcome == string(remediation.StepDone) })
 	switch {
 	case inc.NothingRan():
 		ask("No step ran: each was denied, or nobody answered in time. Is the order still wanted?")
@@ -203,6 +228,8 @@ func (r *Report) questionsOfTheEnd(ask func(string, ...any)) {
 		ask("Every step was tried and the breach continues. What else can be done?")
 	case inc.Closed == nil:
 		ask("The incident is not over. What is still to be done?")
+	case inc.ByHand:
+		ask("A person closed the incident %s. Is it over?", inc.ByHandWords())
 	case !worked && !inc.Ordered() && inc.Reason != remediation.HoldUnconfirmed && !inc.Drill:
 		ask("The breach ended, but backout changed nothing. What ended it?")
 	}

@@ -13,10 +13,10 @@
 package report
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -302,13 +302,7 @@ func (r *Report) people() {
 		if e.Actor == "engine" || e.Actor == "alertmanager" || e.Actor == "" || e.Kind == audit.KindIntent {
 			continue
 		}
-		what := strings.ReplaceAll(string(e.Kind), "_", " ")
-		if e.Step != "" {
-			what += " " + e.Step
-		}
-		if scope := detailText(e, "scope"); scope != "" {
-			what += ", scope " + scope
-		}
+		what := view.Describe(e).Title
 		if until := detailText(e, "until"); until != "" {
 			what += ", until " + remediation.Readable(until)
 		}
@@ -326,6 +320,19 @@ func (r *Report) last(kind audit.Kind) *audit.Entry {
 	return nil
 }
 
+// recovered returns the recovery that the incident ended with. Where there is none, why says
+// what came after the last one, "" if there was none at all.
+func (r *Report) recovered() (e *audit.Entry, why string) {
+	e, lasted := r.Incident.Recovery(r.last)
+	switch {
+	case lasted, e == nil:
+		return e, ""
+	case r.Incident.ByHand:
+		return nil, "closed by a person " + r.Incident.ByHandWords()
+	}
+	return nil, "the recovery of " + r.at(e.Time) + " did not last"
+}
+
 // durations measures how long each part took.
 func (r *Report) durations() {
 	moment := func(e *audit.Entry) *time.Time {
@@ -335,7 +342,8 @@ func (r *Report) durations() {
 		return &e.Time
 	}
 	opened, intent := r.reaction()
-	recovered, closed := moment(r.last(audit.KindRecovered)), r.Incident.Closed
+	last, unlasting := r.recovered()
+	recovered, closed := moment(last), r.Incident.Closed
 	breach, exact := r.breach(opened)
 	add := func(name string, from, to *time.Time, note, missing string) {
 		d := Duration{Name: name, Note: missing}
@@ -353,7 +361,7 @@ func (r *Report) durations() {
 	if n := r.count(audit.KindRecovered); n > 1 {
 		note = fmt.Sprintf("to the last of %d recoveries", n)
 	}
-	missing := "not recovered"
+	missing := cmp.Or(unlasting, "not recovered")
 	if intent == nil {
 		missing = "no step started"
 	}

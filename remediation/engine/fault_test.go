@@ -222,6 +222,12 @@ func TestAnUnverifiedStepCanBeClosedByHand(t *testing.T) {
 	w.pass(S)
 	w.is(id, remediation.Closed, "")
 	w.steps(id, remediation.StepInDoubt, remediation.StepPending, remediation.StepPending)
+	o, err := w.engine.Overview(w.ctx)
+	w.must(err)
+	v, words := w.incident(id), ""
+	if words, _ = view.NewStatus(o).Headline(); !v.ByHand || len(v.MayBe()) != 1 || words != id+": closed, and a change may be in place" {
+		t.Errorf("closed by hand: %v, in doubt %q; the status says %q", v.ByHand, v.MayBe(), words)
+	}
 }
 
 func TestAnUnverifiedStepCallsAPersonAgainAfterItsClaimIsReleased(t *testing.T) {

@@ -10,7 +10,9 @@ import (
 
 	"github.com/prometheus/common/model"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
 )
 
@@ -84,9 +86,10 @@ func (e *Engine) unheard(service string) []view.Unheard {
 			if since.IsZero() || p.To.Sub(since) <= heardWithin+2*b.Poll() || e.wasHeard(service, t.Name, p.To.Add(-time.Duration(t.Window+t.Recovery.Window))) {
 				return
 			}
+			why := e.alertOf(service, t.Name)
 			mu.Lock()
 			defer mu.Unlock()
-			all = append(all, view.Unheard{Trigger: p.Trigger, Value: p.Points[len(p.Points)-1].Value, Threshold: p.Threshold, Above: p.Above, Unit: p.Unit, Since: since.UTC()})
+			all = append(all, view.Unheard{Why: why, Trigger: p.Trigger, Value: p.Points[len(p.Points)-1].Value, Threshold: p.Threshold, Above: p.Above, Unit: p.Unit, Since: since.UTC()})
 		})
 	}
 	done := make(chan struct{})
@@ -112,6 +115,65 @@ func (e *Engine) wasHeard(service, trigger string, since time.Time) (heard bool)
 		return err
 	})
 	return heard || err != nil
+}
+
+// heldRead is how many held alerts of a service alertOf looks back.
+const heldRead = 100
+
+// alertOf says what became of a trigger's alert that fires and opened no incident: it is held,
+// or its incident is closed. "": no such alert is known.
+func (e *Engine) alertOf(service, trigger string) (why string) {
+	err := e.Store.View(context.Background(), func(tx remediation.Tx) error {
+		firing := func(incident string) (fingerprint string, err error) {
+			all, err := tx.Alerts(incident)
+			for _, a := range all {
+				if a.Active && a.Service == service && a.Trigger == trigger {
+					fingerprint = a.Fingerprint
+				}
+			}
+			return fingerprint, err
+		}
+		real := false
+		last, err := tx.Incidents(remediation.IncidentFilter{Service: service, Closed: true, Newest: true, Drill: &real, Limit: view.ShownRecent})
+		if err != nil {
+			return err
+		}
+		for _, inc := range last {
+			if inc.Trigger(trigger) == nil {
+				continue
+			}
+			if fingerprint, err := firing(inc.ID); err != nil {
+				return err
+			} else if fingerprint == "" {
+				continue
+			}
+			switch why = "its alert belongs to " + inc.ID + ", which is closed"; {
+			case inc.Restored != "":
+				why = "its alert belongs to " + inc.ID + ", which " + inc.Restored + " restored"
+			case inc.ByHand:
+				why = "its alert belongs to " + inc.ID + ", which a person closed"
+			}
+		}
+		fingerprint, err := firing("")
+		if err != nil || fingerprint == "" {
+			return err
+		}
+		why = "its alert arrived and is held"
+		held, err := tx.Entries(audit.Filter{Kind: audit.KindHeld, Service: service, Newest: true, Limit: heldRead})
+		for _, en := range held {
+			if text, _ := en.Detail["why"].(string); text != "" && en.Detail["fingerprint"] == fingerprint {
+				message, try := hint.Cut(text)
+				if why = "its alert arrived and is held: " + message; try != "" {
+					why += " (try: " + try + ")"
+				}
+			}
+		}
+		return err
+	})
+	if err != nil {
+		e.Log.Debug("cannot look up a trigger's alert", "service", service, "trigger", trigger, "err", err)
+	}
+	return why
 }
 
 // plotTimeout bounds one query for a service's plot.

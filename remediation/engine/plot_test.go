@@ -197,6 +197,43 @@ func TestTheOverviewSaysThatATriggerIsBeyondItsBoundAndNoIncidentIsOpen(t *testi
 	}
 }
 
+func TestTheOverviewSaysWhatBecameOfTheAlertOfABreach(t *testing.T) {
+	for name, tc := range map[string]struct {
+		what func(w *harness)
+		want string
+	}{
+		"none came": {func(*harness) {}, ""},
+		"it is held": {func(w *harness) { w.post("firing", "error_rate", "fp1", "rollout", "v3") },
+			`its alert arrived and is held: the alert is about release "v3", and the playbook of shop about v2 (try: generate and load its rules again)`},
+		"it was held": {func(w *harness) {
+			w.post("firing", "error_rate", "fp1", "rollout", "v3")
+			w.post("resolved", "error_rate", "fp1", "rollout", "v3")
+		}, ""},
+		"another trigger's is held": {func(w *harness) { w.post("firing", "latency", "fp1", "rollout", "v3") }, ""},
+		"its incident was closed by hand": {func(w *harness) {
+			w.must(w.change(w.open(), view.Close, ""))
+			w.post("firing", "error_rate", "fp1")
+		}, "its alert belongs to inc-1, which a person closed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := &fakeHistory{}
+			w := newHarness(t)
+			w.history = h
+			w.start()
+			tc.what(w)
+			for i := range 12 {
+				h.points = append(h.points, remediation.Point{Time: w.now.Add(time.Duration(i-11) * 15 * time.Second), Value: 5})
+			}
+			o, err := w.engine.Overview(w.ctx)
+			w.must(err)
+			i := slices.IndexFunc(o.Services[0].Unheard, func(u view.Unheard) bool { return u.Trigger == "error_rate" })
+			if i < 0 || o.Services[0].Unheard[i].Why != tc.want {
+				t.Errorf("shown is %+v, want %q", o.Services[0].Unheard, tc.want)
+			}
+		})
+	}
+}
+
 // The long window shows a breach that is over for as long as it looks back.
 func TestAnOverviewKnowsABreachThatWasHeardByItsIncident(t *testing.T) {
 	h := &fakeHistory{}

@@ -231,3 +231,20 @@ func TestTheTeamIsToldOnceADayWhereTheAuditLogEnds(t *testing.T) {
 		t.Fatalf("told %d times, and it has not moved any more", n)
 	}
 }
+
+// A reload concerns later incidents: those who run the service hear of this one to its end.
+func TestTheTeamHearsOfAnOpenIncidentWhosePlaybookAReloadTookOut(t *testing.T) {
+	w, c := withTeam(t, fullLadder)
+	id := w.open()
+	before := len(c.told())
+	w.must(w.engine.Reload(w.ctx, []*alerts.Playbook{}, remediation.Reloaded{}))
+	w.must(w.change(id, view.Claim, ""))
+	w.must(w.change(id, view.Close, ""))
+	w.tick()
+	if told := c.told()[before:]; !slices.Equal(told, []string{"Claimed", "Closed"}) {
+		t.Fatalf("after the reload the team was told %q", told)
+	}
+	if last := c.got[len(c.got)-1]; last.Channel != "#incidents" || last.Story == nil || last.Story.ID != id {
+		t.Errorf("the last message is %+v", last)
+	}
+}

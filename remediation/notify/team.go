@@ -9,6 +9,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/view"
 )
 
@@ -81,7 +82,14 @@ func (e *Notifier) notifyOfIncident(tx remediation.Tx, id string, entries []audi
 		return err
 	}
 	b := e.PlanOf(inc.Service)
-	if b == nil || b.TeamChannel() == "" {
+	if b == nil { // a reload has left it out, which concerns later incidents
+		if b, err = e.PlanIn(tx, inc); errors.As(err, new(*ledger.UnreadableError)) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+	if b.TeamChannel() == "" {
 		return nil
 	}
 	for i := range m.Told {

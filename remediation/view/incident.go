@@ -35,6 +35,9 @@ type IncidentView struct {
 	OverGate  string `json:"over_gate,omitempty"`
 	// AbortedBy is who ordered the rollout to be backed out, "" where nobody did.
 	AbortedBy string `json:"aborted_by,omitempty"`
+	// ByHand says that a person closed it before backout saw the breach end, or while its
+	// signal was raised.
+	ByHand bool `json:"by_hand,omitempty"`
 	// RestoredBy is who had put back what the incident's steps did, "" where nobody has.
 	RestoredBy string `json:"restored_by,omitempty"`
 	// RestoringFor is who ordered what the incident's steps did to be put back, while that is
@@ -83,6 +86,110 @@ func (v IncidentView) StateOf(s StepView) string {
 // NeverRun reports that a step of an incident that is over did not run.
 func (v IncidentView) NeverRun(s StepView) bool {
 	return v.State == remediation.Closed && (s.State == remediation.StepPending || s.State == remediation.StepWaiting)
+}
+
+// MayBeInPlace reports that a step did not end well, and was not undone: its target may be as
+// the step wants it.
+func (v IncidentView) MayBeInPlace(s StepView) bool {
+	switch {
+	case s.Tells || v.Drill:
+		return false
+	case s.State == remediation.StepIntent:
+		return v.inDoubt()
+	}
+	return s.Left || s.State == remediation.StepFailed || s.State == remediation.StepInDoubt
+}
+
+// MayBe are the steps that MayBeInPlace, each as a sentence.
+func (v IncidentView) MayBe() (sentences []string) {
+	for _, s := range v.Steps {
+		if !v.MayBeInPlace(s) {
+			continue
+		}
+		what := " is in doubt"
+		switch {
+		case s.NotPutBack:
+			what = " could not be put back"
+		case s.State == remediation.StepFailed:
+			what = " failed and could not be undone"
+		case s.Left:
+			what = " was tried and is to run again"
+		}
+		sentences = append(sentences, s.ID+what+": its change may be in place.")
+	}
+	return sentences
+}
+
+// inDoubt reports that the target of the running step cannot be inspected, so that nobody
+// knows what the step did.
+func (v IncidentView) inDoubt() bool {
+	return v.State == remediation.Acting && v.Reason == remediation.HoldTarget
+}
+
+// Doubt says what is not known of the step that is in doubt; "" if none is.
+func (v IncidentView) Doubt() string {
+	if !v.inDoubt() {
+		return ""
+	}
+	words := "the target cannot be inspected"
+	for _, s := range v.Steps {
+		switch {
+		case s.Tells:
+		case s.State == remediation.StepIntent:
+			return "the target of " + s.ID + " cannot be inspected"
+		case s.State == remediation.StepDone: // the last of them is not verified
+			words = "the change by " + s.ID + " cannot be verified"
+		}
+	}
+	return words
+}
+
+// Closable reports whether a person who has to end the incident can close it now: a running
+// step ends first, but for one that is in doubt.
+func (v IncidentView) Closable() bool {
+	switch v.State {
+	case remediation.Closed:
+		return false
+	case remediation.Acting:
+		return v.inDoubt()
+	}
+	return v.State == remediation.Exhausted || v.State == remediation.Waiting || v.ClaimedBy != ""
+}
+
+// ClaimWords say what a claim of the incident does: a running step ends first.
+func (v IncidentView) ClaimWords() string {
+	if v.State == remediation.Acting && !v.inDoubt() {
+		return "the running step ends first, then no step runs until it is released"
+	}
+	return "no step runs until it is released"
+}
+
+// ByHandWords say what was not seen when a person closed it; "" if nobody did.
+func (v IncidentView) ByHandWords() string {
+	switch {
+	case !v.ByHand:
+		return ""
+	case v.judged():
+		return "before backout saw the breach end"
+	}
+	return "while its signal was raised"
+}
+
+// Recovery returns the last recovery, nil if there was none, and whether it lasted: a next
+// step, a reopening, or a person's close of what goes on ends it. last gives the incident's last
+// entry of a kind, or nil.
+func (v IncidentView) Recovery(last func(audit.Kind) *audit.Entry) (e *audit.Entry, lasted bool) {
+	if e = last(audit.KindRecovered); e == nil {
+		return nil, false
+	}
+	over := v.State == remediation.Recovered || v.State == remediation.Closed || v.RestoringFor != ""
+	lasted = over && !v.ByHand
+	for _, kind := range []audit.Kind{audit.KindEscalated, audit.KindReopened} {
+		if later := last(kind); later != nil && later.Seq > e.Seq {
+			lasted = false
+		}
+	}
+	return e, lasted
 }
 
 // Ordered reports that a person is the cause, and no alert: nothing is confirmed first.
@@ -134,6 +241,10 @@ type StepView struct {
 	// so that "undone" does not mean that it failed.
 	Undoing bool `json:"undoing,omitempty"`
 	PutBack bool `json:"put_back,omitempty"`
+	// NotPutBack says that a person ordered it to be put back, which failed; Left, that it is
+	// to run again, and its target may be as an earlier try left it.
+	NotPutBack bool `json:"not_put_back,omitempty"`
+	Left       bool `json:"left,omitempty"`
 	// NeedsApproval says that the step asks for an approval before it runs, and has none yet.
 	NeedsApproval bool `json:"needs_approval,omitempty"`
 	// Tells says that the step only tells people something, and changes no target.

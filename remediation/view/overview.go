@@ -157,6 +157,13 @@ type Unheard struct {
 	Unit      alerts.Unit `json:"unit"`
 	// Since is when it went beyond, or when the time that was looked at began.
 	Since time.Time `json:"since"`
+	// Why says what became of its alert, "" where none arrived.
+	Why string `json:"why,omitempty"`
+}
+
+// alertWords say why its alert opened no incident.
+func (u Unheard) alertWords() string {
+	return cmp.Or(u.Why, "its alert did not arrive, or is silenced")
 }
 
 func (u Unheard) words() string {

@@ -76,7 +76,8 @@ type ReportedIncident struct {
 	State     remediation.State `json:"state"`
 	// Steps say what each step came to.
 	Steps []StepView `json:"steps"`
-	// Recovered is when the breach was seen to have stopped.
+	// Recovered is when the breach was seen to have stopped for the last time; nil where it
+	// came back, or a person closed the incident before.
 	Recovered *time.Time `json:"recovered"`
 }
 

@@ -2,6 +2,7 @@ package view
 
 import (
 	"encoding/json"
+	"errors"
 	"slices"
 	"time"
 
@@ -187,12 +188,18 @@ func (o *RolloutReport) incidents(tx remediation.Tx, since time.Time) error {
 				one.Triggers = append(one.Triggers, t.Trigger)
 			}
 		}
-		recovered, err := tx.Entries(audit.Filter{Incident: inc.ID, Kind: audit.KindRecovered, Newest: true, Limit: 1})
+		recovered, lasted := v.Recovery(func(kind audit.Kind) *audit.Entry {
+			newest, readErr := tx.Entries(audit.Filter{Incident: inc.ID, Kind: kind, Newest: true, Limit: 1})
+			if err = errors.Join(err, readErr); len(newest) == 0 {
+				return nil
+			}
+			return &newest[0]
+		})
 		if err != nil {
 			return err
 		}
-		for _, en := range recovered {
-			one.Recovered = UTC(&en.Time)
+		if lasted {
+			one.Recovered = UTC(&recovered.Time)
 		}
 		o.Incidents = append(o.Incidents, one)
 	}

@@ -35,6 +35,9 @@ const longPending = 10 * time.Minute
 // BackoutReplicaDown.
 const longDown = 2 * time.Minute
 
+// longUnsure is how long the status shows a closed incident whose change may be in place.
+const longUnsure = 24 * time.Hour
+
 // VerifyEvery is how often the audit log is verified while backout runs.
 const VerifyEvery = 24 * time.Hour
 
@@ -118,7 +121,7 @@ func NewStatus(o Overview) Status {
 		}
 		add(lost, sv.Service, "monitoring: %s", words)
 		for _, u := range sv.Unheard {
-			add(true, sv.Service, "%s: its alert did not arrive, or is silenced", u.words())
+			add(true, sv.Service, "%s: %s", u.words(), u.alertWords())
 		}
 		for _, why := range sv.NotReady {
 			message, try := hint.Cut(why)
@@ -184,6 +187,12 @@ func NewStatus(o Overview) Status {
 			add(true, n.Service, "needs a person: %s", n.Reason)
 		default:
 			add(true, n.Incident, "%s: needs a person: %s", n.Service, n.Reason)
+		}
+	}
+	for _, v := range o.Recent {
+		if o.unsure(v) {
+			add(true, v.ID, "%s: closed: %s Look at the target, or restore the incident.", v.Service, strings.Join(v.MayBe(), " "))
+			s.Lines[len(s.Lines)-1].Short = "closed, and a change may be in place"
 		}
 	}
 	switch since := o.UndeliveredSince; {
@@ -283,6 +292,17 @@ const onlyObserves = "a breach, and backout only observes"
 // and nobody has claimed it.
 func (o Overview) onlyWatched(v IncidentView) bool {
 	return o.Mode == remediation.Observe && v.State == remediation.Waiting && v.Reason == remediation.HoldMode && v.ClaimedBy == "" && !v.Drill
+}
+
+// unsure reports whether nobody knows what a closed incident left in place. It ends a day
+// after the close, or with the next rollout.
+func (o Overview) unsure(v IncidentView) bool {
+	if v.Closed == nil || o.Time.Sub(*v.Closed) > longUnsure || !slices.ContainsFunc(v.Steps, v.MayBeInPlace) {
+		return false
+	}
+	return !slices.ContainsFunc(o.Services, func(sv ServiceNow) bool {
+		return sv.Service == v.Service && sv.Rollout.Started != nil && sv.Rollout.Started.After(*v.Closed)
+	})
 }
 
 // lower begins a sentence in the middle of another.

@@ -120,7 +120,8 @@ func NewStory(v IncidentView, service ServiceNow, now time.Time) Story {
 	for _, st := range v.Steps {
 		if st.Started != nil || st.State == remediation.StepSkipped {
 			s.Done = append(s.Done, st)
-			s.Restorable = s.Restorable || (st.State == remediation.StepDone && !slices.Contains(service.Tells, st.Action))
+			undoable := st.State == remediation.StepDone || st.State == remediation.StepInDoubt || st.NotPutBack || st.Left
+			s.Restorable = s.Restorable || undoable && !slices.Contains(service.Tells, st.Action)
 		}
 	}
 	s.Asks = v.State == remediation.Waiting && v.Reason == remediation.HoldApproval && v.Next != nil
@@ -141,6 +142,11 @@ func NewStory(v IncidentView, service ServiceNow, now time.Time) Story {
 		}
 	}
 	s.Helped = helped(v, acted)
+	for _, sentence := range v.MayBe() {
+		if !strings.Contains(s.Helped, sentence) {
+			s.Helped += " " + sentence
+		}
+	}
 	if v.State != remediation.Closed && v.Reason != "" {
 		s.Why, s.WhyEnds = v.holdWords()
 	}
@@ -175,6 +181,12 @@ func newBroken(t TriggerView, s ServiceNow) Broken {
 
 // headline is the state as one says it, and its colour.
 func headline(v IncidentView) (words, tone string) {
+	if doubt := v.Doubt(); doubt != "" {
+		if v.ClaimedBy != "" {
+			return "In doubt, claimed by " + v.ClaimedBy + ": " + doubt, "bad"
+		}
+		return "In doubt: " + doubt, "bad"
+	}
 	if v.ClaimedBy != "" && v.State != remediation.Closed {
 		switch v.State {
 		case remediation.Acting: // a claim does not break off what has begun
@@ -196,7 +208,7 @@ func headline(v IncidentView) (words, tone string) {
 		}
 		return "A step is running", "bad"
 	case remediation.Settling:
-		if !slices.ContainsFunc(v.Steps, func(s StepView) bool { return s.State == remediation.StepDone }) {
+		if !slices.ContainsFunc(v.Steps, func(s StepView) bool { return s.State == remediation.StepDone || v.MayBeInPlace(s) }) {
 			return "No change was needed: watching whether the breach ends", "wait"
 		}
 		return "A step has run: watching whether it helped", "wait"
@@ -232,6 +244,12 @@ func headline(v IncidentView) (words, tone string) {
 		if v.RestoredBy != "" {
 			return "Closed: the changes were restored", "over"
 		}
+		if v.ByHand {
+			return "Closed by a person " + v.ByHandWords(), "over"
+		}
+		if slices.ContainsFunc(v.Steps, v.MayBeInPlace) {
+			return "Closed: a change may be in place", "over"
+		}
 		return "Closed", "over"
 	}
 	return string(v.State), "wait"
@@ -246,12 +264,16 @@ func (v *IncidentView) judged() bool {
 // helped answers whether what was done has helped.
 func helped(v IncidentView, ran []StepView) string {
 	last, failed := "", ""
+	maybe := slices.ContainsFunc(v.Steps, v.MayBeInPlace)
 	for _, st := range ran {
 		switch st.State {
 		case remediation.StepDone, remediation.StepIntent:
 			last = st.ID
 		case remediation.StepFailed:
-			failed = st.ID + " failed."
+			failed = st.ID + " failed and could not be undone: its change may be in place."
+			if st.NotPutBack {
+				failed = st.ID + " could not be put back: its change may be in place."
+			}
 		case remediation.StepUndone:
 			if st.PutBack {
 				continue
@@ -274,6 +296,9 @@ func helped(v IncidentView, ran []StepView) string {
 		return "No: " + failed
 	}
 	if !v.judged() && v.State != remediation.Acting && v.State != remediation.Closed && v.State != remediation.Exhausted {
+		if last == "" && maybe {
+			return "No metric shows it."
+		}
 		if last == "" {
 			return "backout has changed nothing, and no metric shows the effect."
 		}
@@ -281,6 +306,9 @@ func helped(v IncidentView, ran []StepView) string {
 	}
 	switch v.State {
 	case remediation.Recovered:
+		if last == "" && maybe {
+			return "The breach stopped."
+		}
 		if last == "" {
 			return "The breach stopped without a step by backout."
 		}
@@ -291,13 +319,24 @@ func helped(v IncidentView, ran []StepView) string {
 			return "Nothing to do: Prometheus did not confirm the breach."
 		case v.RestoredBy != "":
 			return "It is over, and " + v.RestoredBy + " had the changes restored."
-		case last == "":
-			return "It is over, without a step by backout."
 		}
-		return "It is over. The last step was " + last + "."
+		ended := "It is over"
+		if v.ByHand {
+			ended = "A person closed it " + v.ByHandWords()
+		}
+		switch {
+		case last != "":
+			return ended + ". The last step was " + last + "."
+		case maybe:
+			return ended + "."
+		}
+		return ended + ", without a step by backout."
 	case remediation.Settling:
-		if last == "" {
+		if last == "" && !maybe {
 			return "Nothing changed: the target was already in the wanted state. Watching the indicator."
+		}
+		if last == "" {
+			return "Not known yet. Watching the indicator."
 		}
 		return "Not known yet: " + last + " has run. Watching the indicator."
 	case remediation.Exhausted:
@@ -309,12 +348,15 @@ func helped(v IncidentView, ran []StepView) string {
 		}
 		return "No: every step was tried and none helped. This needs a person."
 	case remediation.Acting:
-		switch {
-		case last != "" && v.Reason == remediation.HoldTarget:
-			return "Unknown: the target of " + last + " cannot be inspected. This needs a person."
+		switch doubt := v.Doubt(); {
+		case doubt != "":
+			return "Unknown: " + doubt + ". This needs a person."
 		case last != "":
 			return "Not known yet: " + last + " is running."
 		}
+	}
+	if last == "" && maybe {
+		return "Unknown."
 	}
 	if last == "" {
 		return "Nothing has been done yet."
@@ -328,6 +370,9 @@ func helped(v IncidentView, ran []StepView) string {
 // holdWords are HoldWords, and tell the limit of a realm from that of all services, and that
 // the step which a limit holds asks for an approval next.
 func (v IncidentView) holdWords() (means, ends string) {
+	if doubt := v.Doubt(); doubt != "" {
+		return doubt, "It continues by itself once the target can be inspected. If that cannot be fixed, close the incident and look at the target yourself."
+	}
 	means, ends = HoldWords(v.Reason)
 	if v.Reason.IsLimit() && slices.ContainsFunc(v.Steps, func(s StepView) bool {
 		return s.NeedsApproval && (s.ID == v.OverLimit || v.OverLimit == "" && v.Next != nil && s.ID == v.Next.Step)

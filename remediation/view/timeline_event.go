@@ -30,6 +30,21 @@ func Describe(e audit.Entry) TimelineEvent {
 		if subject = text("trigger"); subject == "" && e.Kind == audit.KindOpened { // by an abort
 			ev.Title = "Incident opened"
 		}
+	case audit.KindApproved:
+		if gate := text("gate"); gate != "" { // which answers no other question about the step
+			subject += " over " + gate
+		}
+	case audit.KindDenied:
+		if e.Actor == remediation.ActorEngine {
+			ev.Title, ev.Tone = "Not approved in time:", "bad"
+		}
+	case audit.KindRestored:
+		switch text("state") {
+		case "begun":
+			ev.Title = "Restore started"
+		case "failed":
+			ev.Title, ev.Tone = "Could not be restored:", "bad"
+		}
 	case audit.KindHeld:
 		subject, _ = HoldWords(remediation.Reason(text("reason")))
 	case audit.KindPlanned:

@@ -25,6 +25,7 @@ func OfIncident(tx remediation.Tx, inc *remediation.Incident) (IncidentView, err
 		ID: inc.ID, Service: inc.Service, Rollout: inc.Release, State: inc.State, Reason: inc.Reason, Why: inc.Why,
 		Until: UTC(inc.Until), Opened: inc.Opened.UTC(), Closed: UTC(inc.Closed),
 		Triggers: []TriggerView{}, Steps: []StepView{}, ClaimedBy: inc.ClaimedBy, RestoredBy: inc.Restored, Drill: inc.Drill,
+		ByHand: inc.ByHand && inc.State == remediation.Closed,
 	}
 	for _, a := range all[max(len(all)-shownAlerts, 0):] {
 		t := TriggerView{Trigger: a.Trigger, Fingerprint: a.Fingerprint, Active: a.Active}
@@ -55,6 +56,8 @@ func OfIncident(tx remediation.Tx, inc *remediation.Incident) (IncidentView, err
 			Started: UTC(s.Started), Finished: UTC(s.Finished),
 			Undoing:       s.Undoing && s.State == remediation.StepIntent,
 			PutBack:       s.State == remediation.StepUndone && s.Error == "", // what failed keeps its error
+			NotPutBack:    s.NotPutBack(),
+			Left:          s.Left,
 			NeedsApproval: s.Open() && asks(inc, s),
 		})
 	}

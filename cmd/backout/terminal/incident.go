@@ -56,11 +56,7 @@ func Incident(inc view.IncidentView, now time.Time, scr Screen) string {
 	b.WriteString(strings.Replace(state, "state     "+word, "state     "+scr.paint(stateTone(inc.State), word), 1))
 	holdText(&b, inc, now)
 	if inc.ClaimedBy != "" {
-		begun := ""
-		if inc.State == remediation.Acting {
-			begun = " after the running one"
-		}
-		line("claimed", "by %s: no step runs%s until it is released", inc.ClaimedBy, begun)
+		line("claimed", "by %s: %s", inc.ClaimedBy, inc.ClaimWords())
 	}
 	line("opened", "%s", remediation.MomentFrom(now, inc.Opened))
 	if k := inc.IncidentCall; k != nil && inc.Closed == nil {
@@ -196,6 +192,9 @@ func stepsText(b *strings.Builder, inc view.IncidentView, now time.Time, scr Scr
 		pad := strings.Repeat(" ", max(10-Width(state), 0))
 		text := fmt.Sprintf("  %-20s  %s%s  %-10s  %s", scr.Cell(s.ID, 20), scr.paint(stepTone(s), state), pad, scr.Cell(s.Risk, 10), when)
 		b.WriteString(strings.TrimRight(text, " ") + "\n" + Wrap("      ", s.Target))
+		if inc.MayBeInPlace(s) {
+			b.WriteString(Wrap("      ", "its change may be in place: look at the target"))
+		}
 		if s.Changed != nil {
 			b.WriteString(Wrap("      ", "changed outside backout since "+remediation.MomentFrom(now, *s.Changed)))
 		}
@@ -267,7 +266,7 @@ func handsText(inc view.IncidentView) string {
 	} else {
 		command("give it back to backout", "backout incident release "+id)
 	}
-	if inc.State == remediation.Exhausted || inc.State == remediation.Waiting || inc.ClaimedBy != "" {
+	if inc.Closable() {
 		command("close it once you fixed it", "backout incident close "+id)
 	}
 	return b.String()
@@ -284,6 +283,9 @@ func meaning(inc view.IncidentView) string {
 	case remediation.Acting:
 		if inc.RestoringFor != "" {
 			return "what was changed is being restored, for " + inc.RestoringFor
+		}
+		if doubt := inc.Doubt(); doubt != "" {
+			return "in doubt: " + doubt + ". backout looks again until it can. No other step runs"
 		}
 		return "a step is running"
 	case remediation.Settling:
@@ -304,6 +306,9 @@ func meaning(inc view.IncidentView) string {
 		}
 		return "remediation failed and the breach continues: this needs a person"
 	case remediation.Closed:
+		if inc.ByHand {
+			return "a person closed it " + inc.ByHandWords()
+		}
 		return "the incident is over"
 	}
 	return "unknown state; this command may be older than the server"

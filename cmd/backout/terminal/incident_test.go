@@ -27,7 +27,7 @@ func TestAnIncidentOfASignalIsNotShownAsMeasured(t *testing.T) {
 
 func TestAClaimDoesNotSayThatARunningStepIsStopped(t *testing.T) {
 	inc := view.IncidentView{ID: "inc-1", Service: "shop", State: remediation.Acting, ClaimedBy: "ann"}
-	if text := Incident(inc, time.Time{}, Screen{}); !strings.Contains(text, "after the running one") {
+	if text := Incident(inc, time.Time{}, Screen{}); !strings.Contains(text, "the running step ends first") {
 		t.Errorf("a claim of a running step:\n%s", text)
 	}
 }
@@ -99,5 +99,35 @@ func TestAnAbortThatIsHeldSaysThatNothingWasRolledBack(t *testing.T) {
 	inc.Steps[0].Started = &now
 	if text := AbortHeld(inc, now); text != "" {
 		t.Errorf("a step has run, and it says\n%s", text)
+	}
+}
+
+func TestAStepInDoubtIsShownWithWhatAPersonCanDo(t *testing.T) {
+	inc := view.IncidentView{
+		ID: "inc-1", Service: "shop", State: remediation.Acting, Reason: remediation.HoldTarget, ClaimedBy: "ann",
+		Steps: []view.StepView{{ID: "1-flag_off", State: remediation.StepIntent}},
+	}
+	text := strings.Join(strings.Fields(Incident(inc, time.Time{}, Screen{})), " ")
+	for _, want := range []string{
+		"in doubt: the target of 1-flag_off cannot be inspected. backout looks again", "its change may be in place",
+		"by ann: no step runs until it is released", "backout incident close inc-1",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+	inc.Reason = ""
+	if text := Incident(inc, time.Time{}, Screen{}); strings.Contains(text, "incident close") || strings.Contains(text, "may be in place") {
+		t.Errorf("a step runs, which no close ends:\n%s", text)
+	}
+}
+
+func TestAClosedIncidentIsOverOnlyIfItWasSeenToBe(t *testing.T) {
+	inc := view.IncidentView{ID: "inc-1", State: remediation.Closed, Triggers: []view.TriggerView{{Trigger: "error_rate", Active: true}}}
+	for byHand, want := range map[bool]string{true: "closed: a person closed it before backout saw the breach end", false: "closed: the incident is over"} {
+		inc.ByHand = byHand
+		if text := Incident(inc, time.Time{}, Screen{}); !strings.Contains(text, want) {
+			t.Errorf("it does not say %q:\n%s", want, text)
+		}
 	}
 }

@@ -142,7 +142,7 @@ func (w *reportWriter) incidents(r *view.RolloutReport) {
 		if inc.Recovered != nil {
 			w.sub("recovered %s, after %s", remediation.Moment(*inc.Recovered), remediation.Span(inc.Recovered.Sub(inc.Opened)))
 		} else {
-			w.sub("the audit log has no recovery")
+			w.sub("the audit log has no recovery that lasted")
 		}
 	}
 }

@@ -213,8 +213,11 @@ func next(s *view.Story) []string {
 // stop says how: an id and a service's name are of harmless characters.
 func stop(s *view.Story) string {
 	verb, means := "claim", "no step runs until you release it"
-	if s.ClaimedBy != "" {
+	switch {
+	case s.ClaimedBy != "":
 		verb, means = "release", "gives it back to backout"
+	case s.State == remediation.Acting:
+		means = "the running step ends first, then " + means
 	}
 	return fmt.Sprintf("*How to stop it* %s (%s), or %s", command("backout incident "+verb+" "+s.ID+" --reason=WHY"), means,
 		command("backout freeze --service="+s.Service+" --reason=WHY"))
