@@ -160,6 +160,8 @@ type Snapshot struct {
 	Size     int64  `json:"size"` // in bytes
 	SHA256   string `json:"sha256"`
 	Database string `json:"database,omitempty"`
+	// DSNFile is the file that holds the database's address.
+	DSNFile string `json:"dsn_file,omitempty"`
 }
 
 // SnapshotOf returns the snapshot that a step took before it lost data, by the last outcome
@@ -179,6 +181,7 @@ func SnapshotOf(tx remediation.Tx, incident, step string) (*Snapshot, error) {
 		s := &Snapshot{Path: path}
 		s.SHA256, _ = dump["sha256"].(string)
 		s.Database, _ = after["database"].(string)
+		s.DSNFile, _ = after["dsn_file"].(string)
 		if size, ok := decimalOf(dump["size"]); ok {
 			s.Size = int64(size)
 		}
@@ -202,11 +205,7 @@ func (s StepView) LostWords() string {
 	if s.Snapshot.SHA256 != "" {
 		words += ", SHA-256 " + s.Snapshot.SHA256
 	}
-	database := s.Snapshot.Database
-	if database == "" {
-		database = "DATABASE"
-	}
-	return words + "; to restore it: pg_restore --clean --if-exists --dbname=" + database + " " + s.Snapshot.Path
+	return words + "; to restore it: " + remediation.DumpCommand(s.Snapshot.DSNFile, s.Snapshot.Database, s.Snapshot.Path)
 }
 
 // Next is what comes next, and when at the earliest.

@@ -63,11 +63,15 @@ func TestWhatWasLostIsShownWithItsSnapshot(t *testing.T) {
 	text := strings.Join(strings.Fields(Incident(inc, time.Time{}, Screen{})), " ")
 	for _, want := range []string{
 		"lost data: snapshot /var/lib/backout/shop.dump, 3 MiB, SHA-256 " + strings.Repeat("ab", 32),
-		"to restore it: pg_restore --clean --if-exists --dbname=shop /var/lib/backout/shop.dump", "4-status_page never run",
+		"to restore it: pg_restore --clean --if-exists --dbname=shop /var/lib/backout/shop.dump, with its host and user", "4-status_page never run",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
+	}
+	inc.Steps[0].Snapshot.DSNFile = "/etc/backout/shop.dsn"
+	if text := strings.Join(strings.Fields(Incident(inc, time.Time{}, Screen{})), " "); !strings.Contains(text, `to restore it: pg_restore --clean --if-exists --dbname="$(cat /etc/backout/shop.dsn)" /var/lib/backout/shop.dump`) {
+		t.Errorf("the command does not say where the database is:\n%s", text)
 	}
 }
 
