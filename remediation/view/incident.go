@@ -47,6 +47,8 @@ type IncidentView struct {
 	Would []string `json:"would,omitempty"`
 	// IncidentCall is set where one incident is asked for that is grave enough for one.
 	IncidentCall *remediation.CallView `json:"incident_call,omitempty"`
+	// FrozenBy are the freezes that hold its steps.
+	FrozenBy []remediation.Freeze `json:"frozen_by,omitempty"`
 }
 
 // Cause is what opened the incident: its triggers, or who ordered it; "" if that is no
@@ -83,6 +85,11 @@ func (v IncidentView) StateOf(s StepView) string {
 // NeverRun reports that a step of an incident that is over did not run.
 func (v IncidentView) NeverRun(s StepView) bool {
 	return v.State == remediation.Closed && (s.State == remediation.StepPending || s.State == remediation.StepWaiting)
+}
+
+// Asks reports that a step waits for an approval.
+func (v IncidentView) Asks(s StepView) bool {
+	return v.State == remediation.Waiting && v.Reason == remediation.HoldApproval && v.Next != nil && v.Next.Step == s.ID
 }
 
 // Ordered reports that a person is the cause, and no alert: nothing is confirmed first.
@@ -152,6 +159,9 @@ type StepView struct {
 	Rehearsed *time.Time `json:"rehearsed,omitempty"`
 	// Evidence is what was seen then, such as the snapshot's size and place.
 	Evidence string `json:"evidence,omitempty"`
+	// Loses is what the step can lose and what is kept of it; set where one incident is
+	// asked for, while the step can still run.
+	Loses string `json:"loses,omitempty"`
 }
 
 // Snapshot is what was kept of the data that a step could lose.
@@ -315,9 +325,21 @@ func NonNil(inc IncidentView) IncidentView {
 	return inc
 }
 
-// SetUnits gives the triggers' numbers their units, from the plan that the incident opened with.
+// SetUnits gives the triggers' numbers their units, and the steps what they can lose, from the plan that the incident opened with.
 func (v *IncidentView) SetUnits(b *plan.Plan) {
 	for i := range v.Triggers {
 		v.Triggers[i].Unit = b.UnitOf(v.Triggers[i].Trigger)
+	}
+	losses := lossesOf(b)
+	for i := range v.Steps {
+		s := &v.Steps[i]
+		if s.Finished != nil || v.NeverRun(*s) || s.State == remediation.StepSkipped {
+			continue
+		}
+		for _, l := range losses {
+			if l.Action == s.Action && l.Target == s.Target {
+				s.Loses = l.What
+			}
+		}
 	}
 }
