@@ -162,7 +162,7 @@ func (c *Change) rollout(s *remediation.Step) (remediation.GateResult, error) {
 		return remediation.GateOpen("rollout", ""), nil
 	}
 	return remediation.GateResult{Gate: "rollout", Reason: remediation.HoldNoRollout,
-		Why: hint.Text(fmt.Sprintf("no rollout of %s is active, so only reversible steps may run", c.Inc.Service), "backout rollout start --declare")}, nil
+		Why: hint.Text(fmt.Sprintf("no rollout of %s is active, so only reversible steps may run", c.Inc.Service), "backout rollout start --service="+c.Inc.Service+" --declare --stage=NAME")}, nil
 }
 
 // approval holds a step that needs approval until it is approved, recently and for this

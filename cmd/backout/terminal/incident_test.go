@@ -135,3 +135,17 @@ func TestAnAbortThatIsHeldSaysThatNothingWasRolledBack(t *testing.T) {
 		t.Errorf("a step has run, and it says\n%s", text)
 	}
 }
+
+func TestARehearsalThatLeavesSomethingUnknownNamesTheSignOff(t *testing.T) {
+	r := remediation.Rehearsal{Service: "shop", Plan: "rollback", Steps: []remediation.RehearsedStep{{ID: "1-flag_off"}}}
+	r.Steps[0].Status = remediation.CannotTell
+	r.Drill.Status = remediation.Pass
+	const want = "\n  backout preflight sign rehearsal/rollback --service=shop --reason=WHY\n"
+	if text := RehearsalEnd(r); !strings.HasSuffix(text, want) {
+		t.Errorf("it ends with\n%s", text)
+	}
+	r.Steps[0].Status = remediation.Fail
+	if text := RehearsalEnd(r); strings.Contains(text, "preflight sign") {
+		t.Errorf("a failure can be signed off:\n%s", text)
+	}
+}
