@@ -53,3 +53,11 @@ func TestTheBuiltInBriefSaysWhatIsKnownAndWhatIsNot(t *testing.T) {
 		}
 	}
 }
+
+func TestPluralsAreRegular(t *testing.T) {
+	for noun, want := range map[string]string{"stay": "4 stays", "key": "4 keys", "entry": "4 entries", "query": "4 queries", "step": "4 steps"} {
+		if got := alerts.Counted(4, noun); got != want {
+			t.Errorf("four of %q: %q", noun, got)
+		}
+	}
+}

@@ -221,7 +221,7 @@ func (d *decoder) fill(es []entry, v reflect.Value, path string) {
 func (d *decoder) unknown(e entry, path string, known []string) {
 	try := "known keys here: " + strings.Join(known, ", ")
 	missing := slices.DeleteFunc(slices.Clone(known), func(k string) bool { return d.pos.has(key(path, k)) })
-	if s := nearest(e.name, missing); s != "" {
+	if s := Nearest(e.name, missing); s != "" {
 		try = fmt.Sprintf("did you mean %s?", s)
 		// Its value was meant to be there: do not report it as missing too.
 		d.bad[key(path, s)] = true

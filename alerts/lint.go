@@ -157,7 +157,7 @@ func (l *linter) events(t *Trigger, ind *Indicator, path string) {
 // Counted is a number with its noun: "1 entry", "2 entries", "2.5 events", "0 steps".
 func Counted[N int | int64 | float64](n N, noun string) string {
 	if n != 1 {
-		if short, y := strings.CutSuffix(noun, "y"); y {
+		if short, y := strings.CutSuffix(noun, "y"); y && !strings.HasSuffix(short, "a") && !strings.HasSuffix(short, "e") && !strings.HasSuffix(short, "o") {
 			noun = short + "ie"
 		}
 		noun += "s"

@@ -39,7 +39,8 @@ type Playbook struct {
 	// share the job. Without it, all targets of the job belong to the service.
 	Up string `yaml:"up,omitempty"`
 	// Alive is a PromQL expression that is 1 while the service has traffic. The generator
-	// multiplies it by up.
+	// multiplies it by up. It looks back at least 4 scrape intervals, and at most as far as
+	// the shortest recovery.window of the triggers.
 	Alive string `yaml:"alive"`
 	// Selectors names sets of label matchers. Queries refer to them as $name inside the
 	// braces: {$analytics,status!="success"}.
@@ -326,11 +327,19 @@ func (f *Flag) ValueIn(s *Stage) (string, error) {
 	case f.takesShares():
 		return s.Traffic, nil
 	case share < 1:
-		return "", hint.Add(fmt.Errorf("the flag %s is on or off: no value gives it the traffic of stage %s, %s", f.Name, s.Name, s.Traffic),
-			`one stage, with traffic: "1"; or set the traffic yourself and declare each stage: backout rollout start --declare`)
+		why := fmt.Errorf("the flag %s is on or off: no value gives it the traffic of stage %s, %s", f.Name, s.Name, s.Traffic)
+		if f.On != "" { // then backout check refuses the playbook, and no stage can be declared
+			return "", hint.Add(why, `one stage, with traffic: "1"; or remove on: from the flag %s, then set the traffic yourself and declare each stage: %s`, f.Name, declare(s))
+		}
+		return "", hint.Add(why, `one stage, with traffic: "1"; or set the traffic yourself, then: %s`, declare(s))
 	}
 	return "", hint.Add(fmt.Errorf("the value that turns the flag %s on is not known: its off is %q and its default %q, and a number is not sure to turn it on", f.Name, f.Off, f.Default),
-		`on: "true" at the flag in the playbook; or turn it on yourself, then: backout rollout start --declare`)
+		`on: "true" at the flag in the playbook; or turn it on yourself, then: %s`, declare(s))
+}
+
+// declare is the command that tells backout of traffic that someone else set.
+func declare(s *Stage) string {
+	return "backout rollout start --service=NAME --declare --stage=" + s.Name
 }
 
 // Indicator is a measured quantity.
@@ -447,8 +456,8 @@ const DefaultSeverity = 3
 
 // Recovery is the short window by which a trigger is evaluated after a step.
 type Recovery struct {
-	// Window is the short window, at least 4 scrape intervals. The documentation calls it
-	// W. Default: 2m, but no longer than the trigger's own window.
+	// Window is the short window, at least 4 scrape intervals and the range of alive. The
+	// documentation calls it W. Default: 2m, but no longer than the trigger's own window.
 	Window model.Duration `yaml:"window"`
 	// MinVolume is the number of requests that the short window must have. At most the
 	// trigger's own rate. Default: a third of the trigger's own rate.

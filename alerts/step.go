@@ -34,7 +34,7 @@ func (d *decoder) step(n *yaml.Node, s *Step, path string) {
 	}
 	i := slices.IndexFunc(d.kinds, func(kind ActionKind) bool { return kind.Name() == s.Action })
 	if i < 0 {
-		d.spoil(key(path, "action"), d.pos.line(key(path, "action")), fmt.Sprintf("unknown action %q", s.Action), oneOf(s.Action, d.actions()))
+		d.spoil(key(path, "action"), d.pos.line(key(path, "action")), fmt.Sprintf("unknown action %q", s.Action), OneOf(s.Action, d.actions()))
 		return
 	}
 	kind := d.kinds[i]
@@ -47,7 +47,7 @@ func (d *decoder) step(n *yaml.Node, s *Step, path string) {
 // noAction reports a step without an action, unless the key was misspelt.
 func (d *decoder) noAction(rest []entry, n *yaml.Node, path string) {
 	for _, e := range rest {
-		if nearest(e.name, []string{"action"}) != "" {
+		if Nearest(e.name, []string{"action"}) != "" {
 			d.unknown(e, path, []string{"action"})
 			return
 		}
@@ -84,13 +84,14 @@ func (d *decoder) actions() []string {
 	return names
 }
 
-// oneOf is the hint for a name that is not one of names.
-func oneOf(word string, names []string) string {
+// OneOf is the hint for a name that is not one of names: the one that was likely meant,
+// and all of them.
+func OneOf(word string, names []string) string {
 	names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "" })
 	if len(names) == 0 {
 		return "none is defined: define it, or leave this out"
 	}
-	if s := nearest(word, names); s != "" {
+	if s := Nearest(word, names); s != "" {
 		return fmt.Sprintf("did you mean %s? known: %s", s, strings.Join(names, ", "))
 	}
 	return "write one of " + strings.Join(names, ", ")

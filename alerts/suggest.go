@@ -2,8 +2,8 @@ package alerts
 
 import "strings"
 
-// nearest returns the one of names that word is likely a misspelling of, or "".
-func nearest(word string, names []string) string {
+// Nearest returns the one of names that word is likely a misspelling of, or "".
+func Nearest(word string, names []string) string {
 	best, least := "", 1+max(1, len(word)/3)
 	for _, n := range names {
 		if d := distance(plain(word), plain(n)); d < least {

@@ -93,7 +93,7 @@ func known[T ~string](v *validator, path string, value T, values ...T) {
 	for i, w := range values {
 		words[i] = string(w)
 	}
-	v.at(path, fmt.Sprintf("%s: unknown value %q", path, value), oneOf(string(value), words))
+	v.at(path, fmt.Sprintf("%s: unknown value %q", path, value), OneOf(string(value), words))
 }
 
 // positive reports a duration that is not above zero.
@@ -167,7 +167,7 @@ func (v *validator) dashboardAliases() {
 	for _, name := range slices.Sorted(maps.Keys(p.DashboardAliases)) {
 		path, to := key("dashboard_aliases", name), p.DashboardAliases[name]
 		if _, ok := p.Dashboards[to]; !ok {
-			v.at(path, fmt.Sprintf("%s: no dashboard %q is listed under dashboards", path, to), oneOf(to, names))
+			v.at(path, fmt.Sprintf("%s: no dashboard %q is listed under dashboards", path, to), OneOf(to, names))
 		}
 		if _, ok := p.Dashboards[name]; ok {
 			v.at(path, fmt.Sprintf("%s: the dashboard %q is already listed", path, name), "leave the alias out")
@@ -180,7 +180,7 @@ func (v *validator) dashboardAliases() {
 		ind, path := &p.Indicators[i], key(item("indicators", i), "dashboard")
 		_, aliased := p.DashboardAliases[ind.Dashboard]
 		if ind.Dashboard != "" && p.Board(ind) == "" && !aliased {
-			v.at(path, fmt.Sprintf("%s: %q is neither listed under dashboards nor mapped under dashboard_aliases", path, ind.Dashboard), "add it to dashboard_aliases, or "+oneOf(ind.Dashboard, names))
+			v.at(path, fmt.Sprintf("%s: %q is neither listed under dashboards nor mapped under dashboard_aliases", path, ind.Dashboard), "add it to dashboard_aliases, or "+OneOf(ind.Dashboard, names))
 		}
 	}
 }

@@ -74,7 +74,7 @@ func (v *validator) rollback(name, path string, before []string) {
 		for i := range names {
 			names[i] = v.pb.Triggers[i].Name
 		}
-		v.at(path, fmt.Sprintf("%s: there is no trigger %q", path, name), oneOf(name, names))
+		v.at(path, fmt.Sprintf("%s: there is no trigger %q", path, name), OneOf(name, names))
 	case t.Signal != "":
 		v.at(path, fmt.Sprintf("%s: %s is a signal, which counts in every stage", path, name), "leave it out")
 	case slices.Contains(before, name):

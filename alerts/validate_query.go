@@ -41,7 +41,7 @@ func (v *validator) expression(path, what, query string) {
 			continue
 		}
 		names := append(slices.Sorted(maps.Keys(v.pb.Selectors)), windowVariable, minVolumeVariable)
-		v.spoil(path, v.pos.line(path), fmt.Sprintf("%s: unknown variable $%s", what, name), oneOf(name, names))
+		v.spoil(path, v.pos.line(path), fmt.Sprintf("%s: unknown variable $%s", what, name), OneOf(name, names))
 	}
 	if path == "alive" && uses(query, windowVariable) {
 		v.at(path, "alive holds $window, which only indicators have", "write a fixed range, such as [2m]")

@@ -85,7 +85,7 @@ func (v *validator) indicator(path, name string) *Indicator {
 		for i := range names {
 			names[i] = v.pb.Indicators[i].Name
 		}
-		v.at(path, fmt.Sprintf("%s: there is no indicator %q", path, name), oneOf(name, names))
+		v.at(path, fmt.Sprintf("%s: there is no indicator %q", path, name), OneOf(name, names))
 	}
 	return ind
 }
@@ -103,7 +103,7 @@ func (v *validator) triggers() {
 			for i := range names {
 				names[i] = p.Plans[i].Name
 			}
-			v.at(key(path, "plan"), fmt.Sprintf("%s: there is no plan %q", key(path, "plan"), t.Plan), oneOf(t.Plan, names))
+			v.at(key(path, "plan"), fmt.Sprintf("%s: there is no plan %q", key(path, "plan"), t.Plan), OneOf(t.Plan, names))
 		}
 		if at := key(path, "severity"); t.Severity < 1 || t.Severity > 5 {
 			v.at(at, fmt.Sprintf("%s: invalid severity %d", at, t.Severity), "write 1 to 5 (5 is the most severe), or leave it out for 3")

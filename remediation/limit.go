@@ -84,6 +84,11 @@ func (inc *Incident) OverLimit() (s *Step, gate string) {
 	return s, inc.LastHeldGate
 }
 
+// LimitGates are the gates of limits, which a commander can open for one step.
+func LimitGates() []string {
+	return []string{"per_target", "per_service", "blast_radius", "cooldown", GateRealm}
+}
+
 // OverCommand is the command that lets a step run over a limit.
 func OverCommand(incident, step, gate string) string {
 	return fmt.Sprintf("backout approve %s %s --over=%s --reason=WHY", incident, step, gate)

@@ -1,6 +1,7 @@
 package remediation
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strconv"
@@ -43,10 +44,19 @@ func Counted[N int | int64](n N, noun string) string {
 	return alerts.Counted(n, noun)
 }
 
-// Measure writes a value with its unit, to four digits. A share below 0.000001% is 0%:
+// DumpCommand restores a snapshot of a database. Its address is in dsnFile, "" if that is not
+// known; database, "" if not known, is only its name.
+func DumpCommand(dsnFile, database, path string) string {
+	if dsnFile != "" {
+		return fmt.Sprintf(`pg_restore --clean --if-exists --dbname="$(cat %s)" %s`, dsnFile, path)
+	}
+	return fmt.Sprintf("pg_restore --clean --if-exists --dbname=%s %s, with its host and user", cmp.Or(database, "DATABASE"), path)
+}
+
+// Measure writes a value with its unit, to four digits. A share below 0.00001% is 0%:
 // what is left of a sum of samples, and no count of requests.
 func Measure(v float64, u alerts.Unit) string {
-	if least := map[alerts.Unit]float64{alerts.Ratio: 1e-8, alerts.Percent: 1e-6}[u]; math.Abs(v) < least {
+	if least := map[alerts.Unit]float64{alerts.Ratio: 1e-7, alerts.Percent: 1e-5}[u]; math.Abs(v) < least {
 		v = 0
 	}
 	short := func(v float64) string { return strconv.FormatFloat(roundTo(v, 4), 'f', -1, 64) }

@@ -52,6 +52,21 @@ func (a *asker) labels(ctx context.Context, label, expr string) []string {
 	return all
 }
 
+// NoJobError is a Prometheus that answers, and has no job of the service.
+type NoJobError struct {
+	// Named is the job that the caller named, "" if none.
+	Named string
+	// Jobs are those that Prometheus has, in words.
+	Jobs string
+}
+
+func (e *NoJobError) Error() string {
+	if e.Named != "" {
+		return fmt.Sprintf("Prometheus has no job %s; it has %s", e.Named, e.Jobs)
+	}
+	return "none of Prometheus's jobs seems to scrape the service; it has " + e.Jobs
+}
+
 // ask fills in what Prometheus knows, or guesses it.
 func (d *document) ask(ctx context.Context) (noAnswer, err error) {
 	if d.Prometheus != nil {
@@ -62,6 +77,9 @@ func (d *document) ask(ctx context.Context) (noAnswer, err error) {
 		}
 		if a.err == nil {
 			d.Asked = fmt.Sprintf("Values are from %s, asked at %s UTC for the 7 days before.", oneLine(d.Address), d.Now.UTC().Format("2006-01-02 15:04"))
+			if d.Job.Missing() {
+				return &NoJobError{Named: d.Options.Job, Jobs: cut(d.Jobs, "none")}, nil
+			}
 			return nil, nil
 		}
 		noAnswer = a.err

@@ -14,17 +14,31 @@ import (
 
 const minute = model.Duration(time.Minute)
 
-const (
-	// pastStep is between two evaluations of the past week. It keeps a question at a
-	// thousand evaluations.
-	pastStep = "[7d:10m]"
-	// peakStep is the same for the highest value, which lies between those. It makes ten
-	// thousand evaluations, which a large Prometheus may refuse: then pastStep has to do.
-	peakStep = "[7d:1m]"
-	// outage is how many times beyond a bound the highest value is when the week had an
-	// outage, which a trigger is there for. What is nearer is usual, and must not fire.
-	outage = 4
-)
+// history is a part of the past, and how finely it is evaluated.
+type history struct {
+	// step is between two evaluations. It keeps a question at a thousand evaluations.
+	step string
+	// peak is the same for the highest value, which lies between those. It makes up to ten
+	// thousand evaluations, which a large Prometheus may refuse: then step has to do.
+	peak string
+	// least is the age of the oldest value below which the next history shows more.
+	least time.Duration
+}
+
+// histories are the past week, and finer ones for a service that is younger: at a step of
+// 10 minutes, half an hour has three values, which show no quantile.
+var histories = []history{
+	{"[7d:10m]", "[7d:1m]", 15 * time.Hour},
+	{"[16h:1m]", "[16h:10s]", 150 * time.Minute},
+	{"[160m:10s]", "[160m:10s]", 0},
+}
+
+// outage is how many times beyond a bound the highest value is when the week had an
+// outage, which a trigger is there for. What is nearer is usual, and must not fire.
+const outage = 4
+
+// short is how much history is too little to know what is usual.
+const short = 24 * time.Hour
 
 // week is how a query's values were in the last 7 days.
 type week struct {
@@ -42,25 +56,35 @@ type traffic struct {
 }
 
 func (a *asker) traffic(ctx context.Context, c detector) traffic {
-	low, ok := a.value(ctx, "quantile_over_time(0.05, (sum(increase("+a.playbook.Expand(c.requests, 0, 0)+"[5m])))"+pastStep+")")
+	expr := "sum(increase(" + a.playbook.Expand(c.requests, 0, 0) + "[5m]))"
+	h, _ := a.history(ctx, expr)
+	low, ok := a.value(ctx, "quantile_over_time(0.05, ("+expr+")"+h.step+")")
 	return traffic{low, ok}
+}
+
+// history is the part of the past that has all values of an expression; since is how old
+// the oldest one is, 0 if there is none.
+func (a *asker) history(ctx context.Context, expr string) (h history, since time.Duration) {
+	for _, h = range histories {
+		seconds, _ := a.value(ctx, "time() - min_over_time((0 * ("+expr+") + time())"+h.step+")")
+		if since = time.Duration(seconds * float64(time.Second)); since > h.least {
+			break
+		}
+	}
+	return h, since
 }
 
 // week evaluates a query as the playbook's triggers would.
 func (a *asker) week(ctx context.Context, query string, t traffic) week {
 	expr := a.playbook.Expand(query, t.window(), t.volume())
-	p99, ok := a.value(ctx, "quantile_over_time(0.99, ("+expr+")"+pastStep+")")
+	h, since := a.history(ctx, expr)
+	p99, ok := a.value(ctx, "quantile_over_time(0.99, ("+expr+")"+h.step+")")
 	peaks := *a
-	highest, _ := peaks.value(ctx, "max_over_time(("+expr+")"+peakStep+")")
+	highest, _ := peaks.value(ctx, "max_over_time(("+expr+")"+h.peak+")")
 	if peaks.err != nil {
-		highest, _ = a.value(ctx, "max_over_time(("+expr+")"+pastStep+")")
+		highest, _ = a.value(ctx, "max_over_time(("+expr+")"+h.step+")")
 	}
-	w := week{p99: p99, highest: highest, known: ok}
-	if ok {
-		since, _ := a.value(ctx, "time() - min_over_time((0 * ("+expr+") + time())"+pastStep+")")
-		w.since = time.Duration(since * float64(time.Second))
-	}
-	return w
+	return week{p99: p99, highest: max(p99, highest), known: ok, since: since}
 }
 
 // span is how much of the week has values, in words.
@@ -223,11 +247,14 @@ func (r *resource) bound(w week) {
 // reason says where a bound is from.
 func (w week) reason(show func(float64) string, bound float64) string {
 	if !w.known {
-		return "usual bounds; there are no values of the last 7 days"
+		return "usual bounds; no value of the last 7 days is known"
 	}
 	text := fmt.Sprintf("%s 99%% of the values were at most %s, the highest %s", w.span(), show(w.p99), show(w.highest))
 	if w.highest > bound {
 		text += ", which is beyond this bound"
+	}
+	if w.since > 0 && w.since < short {
+		text += "; too little to know what is usual: run init again after a day"
 	}
 	return text
 }

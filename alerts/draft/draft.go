@@ -89,7 +89,8 @@ type Options struct {
 }
 
 // Write returns the playbook as YAML. noAnswer is why Prometheus did not answer, nil if it
-// did or was not asked; the playbook then has guesses. err is the context's: anything else
+// did or was not asked; the playbook then has guesses. It is a *NoJobError if Prometheus
+// answers and has no job of the service; the playbook then lacks what needs the job. err is the context's: anything else
 // that fails becomes a remark in the playbook.
 func Write(ctx context.Context, o Options) (text []byte, noAnswer, err error) {
 	d := &document{Options: o, Schema: schemaURL(o.Program)}

@@ -210,9 +210,7 @@ func (c *commands) changeIncident(ctx context.Context, server serverFlags, verb 
 	if verb == view.Approve && output != outputJSON {
 		step, _ := body["step"].(string)
 		over, _ := body["over"].(string)
-		if err := c.print(terminal.Approved(inc, step, over)); err != nil {
-			return err
-		}
+		return c.print(terminal.Approved(inc, step, over))
 	}
 	return c.showIncident(inc, output)
 }

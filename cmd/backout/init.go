@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/common/version"
 
 	"github.com/locotoki/backout/alerts/draft"
+	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/docker/compose"
@@ -64,19 +65,35 @@ func (c *commands) addInit() {
 			o.Address, _, _ = strings.Cut(conf.PrometheusURL, "?") // what follows may be a secret
 		}
 		o.Now, o.Program = c.now(), version.Version
+		if *out != "" {
+			if folder, err := os.Stat(filepath.Dir(*out)); err != nil || !folder.IsDir() {
+				return wrong("mkdir -p "+filepath.Dir(*out)+", or another name", "--out: there is no folder %s", filepath.Dir(*out))
+			}
+		}
 		text, noAnswer, err := draft.Write(ctx, o)
 		if err != nil {
 			return wrong("", "write the playbook: %w", err)
 		}
 		next := "--url=URL"
-		if *prometheus != "" && noAnswer == nil {
+		var noJob *draft.NoJobError
+		missing := errors.As(noAnswer, &noJob)
+		if *prometheus != "" && (noAnswer == nil || missing) {
 			next = "--url=" + o.Address
 		}
 		if *files != "" {
 			next = strings.TrimPrefix(next+" --config.file="+*files, "--url=URL ")
 		}
-		if err := c.deliver(*out, string(text), next, *output); err != nil || noAnswer == nil {
+		switch err := c.deliver(*out, string(text), next, *output); {
+		case err != nil || noAnswer == nil:
 			return err
+		case missing && o.Job == "":
+			if *output == outputJSON {
+				return nil
+			}
+			_, err := fmt.Fprintf(c.stderr, "The job is to fill in, and with it metrics and bounds: %s. To let init find them: the same command with --job=NAME and another --out.\n", terminal.Clean(noAnswer.Error()))
+			return err
+		case missing:
+			return negative("another --job, and another --out", "%w; metrics and bounds are to fill in", noAnswer)
 		}
 		return negative("check --prometheus, or prometheus.url in --config.file; then run init again, with another --out",
 			"Prometheus at %s gave no answer, so metrics and bounds are guessed: %w", o.Address, noAnswer)

@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,6 +28,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/prometheus/common/version"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/cmd/backout/client"
 	"github.com/locotoki/backout/cmd/backout/completion"
 	"github.com/locotoki/backout/cmd/backout/manpage"
@@ -165,9 +167,39 @@ func (c *commands) parse(args []string) (name string, err error) {
 		name, err = c.app.Parse(args)
 	}
 	if err != nil {
-		return "", wrong(help, "%w", err)
+		return "", wrong(c.meant(pc, err)+help, "%w", err)
 	}
 	return name, nil
+}
+
+// misspelt matches the parser's errors about a word that it does not know.
+var misspelt = regexp.MustCompile(`^(?:expected command but got "(.+)"|unknown long flag '(--.+)')$`)
+
+// meant begins the hint for a misspelt command or flag, "" for any other error.
+func (c *commands) meant(pc *kingpin.ParseContext, err error) string {
+	m := misspelt.FindStringSubmatch(err.Error())
+	if m == nil {
+		return ""
+	}
+	known, model := c.app.Model().Commands, c.app.Model().FlagGroupModel
+	if pc != nil && pc.SelectedCommand != nil {
+		selected := pc.SelectedCommand.Model()
+		known, model = selected.Commands, selected.FlagGroupModel
+	}
+	var names []string
+	for _, command := range known {
+		names = append(names, command.Name)
+	}
+	if m[2] != "" {
+		names = nil
+		for _, f := range model.Flags {
+			names = append(names, "--"+f.Name)
+		}
+	}
+	if name := alerts.Nearest(m[1]+m[2], names); name != "" {
+		return "did you mean " + name + "? or "
+	}
+	return ""
 }
 
 // lacksCommand reports whether args end before a command that can run, and do not

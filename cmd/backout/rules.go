@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,10 +44,13 @@ func (c *commands) addRules() {
 		Default(formatFiles).Enum(formatFiles, formatObjects)
 	namespace := clause.Flag("kubernetes.namespace", "Namespace of the objects, and the label namespace of each alert, without which the Prometheus Operator would not route it.").Default(rules.DefaultNamespace).PlaceHolder("NAMESPACE").String()
 	labels := clause.Flag("kubernetes.label", "A label of the objects, by which the operator's Prometheus or Alertmanager selects them. Repeatable.").PlaceHolder("KEY=VALUE").StringMap()
-	dir := clause.Flag("output", "Folder to write rules/ and deploy/ into, and the coverage table between its markers in README.md and docs/*.md.").Default(".").PlaceHolder("DIR").String()
+	dir := clause.Flag("output", "Folder to write rules/ and deploy/ into. Where README.md or docs/*.md there have the markers of a coverage table, the table between them is written too.").Default(".").PlaceHolder("DIR").String()
 	c.add(clause, func(context.Context) error {
 		if *format == formatObjects {
 			settings.Objects = &rules.Objects{Namespace: *namespace, Labels: *labels}
+		}
+		if u, err := url.Parse(settings.WebhookURL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
+			return wrong("--webhook.url="+rules.DefaultWebhookURL, "--webhook.url: %q is not an http or https address", settings.WebhookURL)
 		}
 		kinds, err := actionKinds(config.Default(), c.environ, promslog.NewNopLogger())
 		if err != nil {
@@ -220,7 +224,11 @@ func (c *commands) writeFiles(dir string, stale []staleFile, all int) error {
 			fmt.Fprintf(&b, "  warning: %s\n", terminal.CleanLines(w))
 		}
 	}
-	fmt.Fprintf(&b, "%s written, %d unchanged\n", remediation.Counted(written, "file"), all-written)
+	into, err := filepath.Abs(dir)
+	if err != nil {
+		return wrong("", "--output: %w", err)
+	}
+	fmt.Fprintf(&b, "%s written, %d unchanged, in %s\n", remediation.Counted(written, "file"), all-written, into)
 	return c.print(b.String())
 }
 

@@ -266,6 +266,7 @@ func TestMeasuresHaveTheirUnits(t *testing.T) {
 		{0.0123456, "ratio", "1.235%"},
 		{2.401e-10, "ratio", "0%"},
 		{-2.401e-8, "percent", "0%"},
+		{1.056e-8, "ratio", "0%"}, // none of the requests failed
 		{1e-7, "ratio", "0.00001%"},
 		{2e-10, "seconds", "0.0000002 ms"},
 		{85, "percent", "85%"},

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
@@ -279,8 +280,8 @@ func TestApproval(t *testing.T) {
 	})
 	t.Run("a yes before a recovery does not outlive it", func(t *testing.T) {
 		w, id := waiting(t)
-		freeze(w, time.Hour)
 		w.must(w.change(id, view.Approve, step))
+		freeze(w, time.Hour)
 		w.cured("error_rate")
 		w.pass(time.Minute)
 		w.is(id, remediation.Recovered, "")
@@ -292,8 +293,8 @@ func TestApproval(t *testing.T) {
 	})
 	t.Run("a plan that grew asks again", func(t *testing.T) {
 		w, id := waiting(t)
-		freeze(w, time.Hour)
 		w.must(w.change(id, view.Approve, step))
+		freeze(w, time.Hour)
 		w.breach("latency")
 		w.fire("latency", "fp2")
 		_, err := w.engine.Thaw(w.ctx, "shop", "eve", "done")
@@ -304,12 +305,40 @@ func TestApproval(t *testing.T) {
 		}
 		w.is(id, remediation.Waiting, remediation.HoldApproval)
 	})
+	t.Run("a freeze would discard it", func(t *testing.T) {
+		w, id := waiting(t)
+		freeze(w, time.Hour)
+		err := w.change(id, view.Approve, step)
+		refused(t, err, remediation.Conflict)
+		if _, try := hint.Of(err); try != "backout thaw --service=shop --reason=WHY, then approve again" {
+			t.Errorf("the hint is %q", try)
+		}
+		w.pass(time.Minute)
+		if v := w.incident(id); len(v.FrozenBy) != 1 || v.FrozenBy[0].Service != "shop" {
+			t.Errorf("the incident does not name the freeze that holds it: %+v", v.FrozenBy)
+		}
+		_, err = w.engine.Thaw(w.ctx, "shop", "eve", "done")
+		w.must(err)
+		w.pass(time.Minute)
+		if v := w.incident(id); len(v.FrozenBy) > 0 {
+			t.Errorf("it still names %+v", v.FrozenBy)
+		}
+	})
 	t.Run("another step, another incident, no reason", func(t *testing.T) {
 		w, id := waiting(t)
 		refused(t, w.change(id, view.Approve, "2-image_retag"), remediation.Conflict)
-		refused(t, w.change(id, view.Approve, "9-nothing"), remediation.Missing)
+		err := w.change(id, view.Approve, "9-nothing")
+		refused(t, err, remediation.Missing)
+		if _, try := hint.Of(err); try != "one of its steps: 1-flag_off, 2-image_retag and 3-schema_rollback" {
+			t.Errorf("the hint is %q", try)
+		}
+		_, err = w.engine.ApproveOver(w.ctx, id, step, "per_targt", "eve", "because")
+		refused(t, err, remediation.Invalid)
+		if _, try := hint.Of(err); !strings.HasPrefix(try, "did you mean per_target? known: per_target, per_service, ") {
+			t.Errorf("the hint is %q", try)
+		}
 		refused(t, w.change("inc-99", view.Approve, step), remediation.Missing)
-		_, err := w.engine.ChangeIncident(w.ctx, id, view.Approve, step, "eve", "")
+		_, err = w.engine.ChangeIncident(w.ctx, id, view.Approve, step, "eve", "")
 		refused(t, err, remediation.Invalid)
 	})
 	t.Run("without tokens a lossy step is held", func(t *testing.T) {

@@ -539,6 +539,12 @@ func TestAnApprovalOverOneLimitOpensNoOther(t *testing.T) {
 	if w.needed("rate_limit") != 1 {
 		t.Error("nobody hears that the limit holds the plan")
 	}
+	over := w.incident(id)
+	freeze(w, time.Hour)
+	_, err := w.engine.ApproveOver(w.ctx, id, over.OverLimit, over.OverGate, "eve", "because")
+	refused(t, err, remediation.Conflict) // the wait for the freeze would discard it
+	_, err = w.engine.Thaw(w.ctx, "shop", "eve", "done")
+	w.must(err)
 	w.must(w.approveOver(id))
 	w.tick()
 	w.is(id, remediation.Waiting, remediation.HoldBlastRadius)
@@ -637,7 +643,7 @@ func TestAThawOfWhatIsNotFrozenSaysWhatIs(t *testing.T) {
 	w := newHarness(t)
 	_, err := w.engine.Thaw(w.ctx, "", "eve", "done")
 	refused(t, err, remediation.Missing)
-	if _, try := hint.Of(err); try != "" {
+	if _, try := hint.Of(err); try != "backout status, which lists all freezes" {
 		t.Errorf("nothing is frozen: %s", try)
 	}
 	_, err = w.engine.PutFreeze(w.ctx, remediation.Freeze{Service: "shop", Scope: remediation.ScopeAll, By: "eve", Reason: "wait"})

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
@@ -104,12 +105,21 @@ var verbs = map[view.Verb]func(c *change, step, actor, reason string) error{
 func (c *change) awaiting(step string) (*remediation.Step, error) {
 	s := c.Inc.Step(step)
 	if s == nil {
-		return nil, remediation.Refuse(remediation.Missing, "incident %s has no step %q", c.Inc.ID, step)
+		return nil, hint.Add(remediation.Refuse(remediation.Missing, "incident %s has no step %q", c.Inc.ID, step), "%s", c.stepsHint())
 	}
 	if c.Inc.State != remediation.Waiting || c.Inc.Reason != remediation.HoldApproval || c.Inc.Next() != s || s.ApprovalPlan != c.Inc.PlanHash() {
 		return nil, c.overHint(remediation.Refuse(remediation.Conflict, "incident %s is not waiting for approval of %s: it is %s", c.Inc.ID, step, c.Inc.Describe()))
 	}
 	return s, nil
+}
+
+// stepsHint names the incident's steps.
+func (c *change) stepsHint() string {
+	ids := make([]string, len(c.Inc.Steps))
+	for i := range c.Inc.Steps {
+		ids[i] = c.Inc.Steps[i].ID()
+	}
+	return "one of its steps: " + remediation.Names(ids, "it has none yet")
 }
 
 // overHint adds how the step runs that a limit holds now.
@@ -120,9 +130,31 @@ func (c *change) overHint(err error) error {
 	return err
 }
 
+// unfrozen refuses an approval while a freeze holds the service: the wait for the freeze
+// would discard it.
+func (c *change) unfrozen(step string) error {
+	all, err := c.e.FreezesIn(c.Tx)
+	if err != nil {
+		return err
+	}
+	for _, f := range all {
+		if f.Scope == remediation.ScopeAll && (f.Service == "" || f.Service == c.Inc.Service) {
+			what, service := "every service", ""
+			if f.Service != "" {
+				what, service = f.Service, " --service="+f.Service
+			}
+			return hint.Add(remediation.Refuse(remediation.Conflict, "%s is frozen, so the approval of %s would lapse before it runs", what, step), "backout thaw%s --reason=WHY, then approve again", service)
+		}
+	}
+	return nil
+}
+
 func (c *change) approveStep(step, actor, reason string) error {
 	s, err := c.awaiting(step)
 	if err != nil {
+		return err
+	}
+	if err := c.unfrozen(step); err != nil {
 		return err
 	}
 	if c.Inc.Until != nil && !c.Inc.Until.After(c.Now) {
@@ -134,9 +166,18 @@ func (c *change) approveStep(step, actor, reason string) error {
 }
 
 func (c *change) approveOver(step, gate, actor, reason string) error {
+	if c.Inc.Step(step) == nil {
+		return hint.Add(remediation.Refuse(remediation.Missing, "incident %s has no step %q", c.Inc.ID, step), "%s", c.stepsHint())
+	}
+	if known := remediation.LimitGates(); !slices.Contains(known, gate) {
+		return hint.Add(remediation.Refuse(remediation.Invalid, "unknown limit %q", gate), "%s", alerts.OneOf(gate, known))
+	}
 	s, limit := c.Inc.OverLimit()
 	if s == nil || s.ID() != step || limit != gate {
 		return c.overHint(remediation.Refuse(remediation.Conflict, "the limit %s does not hold %s of %s: the incident is %s", gate, step, c.Inc.ID, c.Inc.Describe()))
+	}
+	if err := c.unfrozen(step); err != nil {
+		return err
 	}
 	until := *c.Inc.Until
 	if limit == remediation.GateRealm {
@@ -356,7 +397,7 @@ func notFrozen(service string, all []remediation.Freeze) error {
 	}
 	switch {
 	case len(all) == 0:
-		return err
+		return hint.Add(err, "backout status, which lists all freezes")
 	case all[0].Service == "":
 		return hint.Add(err, "backout thaw --reason=WHY")
 	}

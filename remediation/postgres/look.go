@@ -19,6 +19,8 @@ import (
 // how far it is.
 type snapshot struct {
 	Database string `json:"database"`
+	// DSNFile is the file that holds the database's address; never what is in it.
+	DSNFile string `json:"dsn_file,omitempty"`
 	// Version is the schema's present one, "" where a command keeps it; Target
 	// the one that is wanted.
 	Version string `json:"version,omitempty"`
@@ -205,7 +207,7 @@ func (w *work) kept(err error) error {
 
 // describe is a snapshot of a schema on which nothing is to be done.
 func (w *work) describe(st *state) snapshot {
-	s := snapshot{Database: st.database, Roles: st.roles}
+	s := snapshot{Database: st.database, DSNFile: w.spec.DSNFile, Roles: st.roles}
 	if st.history != nil {
 		s.Version, s.Target = st.history.current(), w.spec.Flyway.Version
 	}

@@ -103,7 +103,7 @@ func TestTheSnapshotBringsTheDataBackByHand(t *testing.T) {
 	state := w.state()
 	w.apply()
 	err := w.action(nil).Undo(t.Context(), op, nil)
-	w.says(err, "the schema is at its previous version", "backout never restores data", "try: pg_restore --clean --if-exists --dbname="+w.name)
+	w.says(err, "the schema is at its previous version", "backout never restores data", "try: pg_restore --clean --if-exists --dbname=\"$(cat ")
 	// What the error says, by a person's hand.
 	_, line := hint.Of(err)
 	args := strings.Fields(line)

@@ -105,7 +105,7 @@ func (w *work) refuse(why error) error {
 		return definite("%s; backout never restores data, and there is no snapshot: it was in this state before", what)
 	}
 	return hint.Add(definite("%s; backout never restores data: the snapshot is %s", what, w.m.Dump.Path),
-		"pg_restore --clean --if-exists --dbname=%s %s", w.m.Plan.Database, w.m.Dump.Path)
+		"%s", remediation.DumpCommand(w.spec.DSNFile, w.m.Plan.Database, w.m.Dump.Path))
 }
 
 var _ remediation.Action = (*rollback)(nil)

@@ -115,7 +115,7 @@ func (e *Promoter) noneActive(tx remediation.Tx, service string) error {
 	refused := remediation.Refuse(remediation.Conflict, "no rollout of %s is active", service)
 	inc, err := remediation.OpenIncident(tx, service)
 	if err != nil || inc == nil {
-		return cmp.Or(err, refused)
+		return cmp.Or(err, hint.Add(refused, "backout rollout status --service=%s shows its last one", service))
 	}
 	return hint.Add(refused, "incident %s is %s: backout incident show %s", inc.ID, inc.Describe(), inc.ID)
 }

@@ -42,7 +42,7 @@ func (e *Promoter) StartRollout(ctx context.Context, in remediation.RolloutStart
 		stage = b.Stage(in.Stage)
 	}
 	if stage == nil {
-		return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "the playbook of %s has no stage %q; its stages are %v", b.Service, in.Stage, remediation.StageNames(b.Playbook))
+		return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "the playbook of %s has no stage %q; its stages are %s", b.Service, in.Stage, remediation.Names(remediation.StageNames(b.Playbook), "none"))
 	}
 	now := e.Now().UTC()
 	fresh := remediation.Rollout{
@@ -121,7 +121,7 @@ func promotableState(b *plan.Plan, r remediation.Rollout) error {
 	case b.NextStage(r.Stage) == nil && b.Stage(r.Stage) != nil:
 		return hint.Add(remediation.Refuse(remediation.Conflict, "release %s of %s is in its last stage, %s", r.Release, b.Service, r.Stage), "backout rollout finish --service=%s", b.Service)
 	case b.NextStage(r.Stage) == nil:
-		return remediation.Refuse(remediation.Conflict, "the playbook of %s no longer has stage %q; its stages are %v", b.Service, r.Stage, remediation.StageNames(b.Playbook))
+		return remediation.Refuse(remediation.Conflict, "the playbook of %s no longer has stage %q; its stages are %s", b.Service, r.Stage, remediation.Names(remediation.StageNames(b.Playbook), "none"))
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func (e *Promoter) DeclareRollout(ctx context.Context, service, release, stage, 
 		stage = b.Stages[0].Name
 	}
 	if b.Stage(stage) == nil {
-		return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "the playbook of %s has no stage %q; its stages are %v", b.Service, stage, remediation.StageNames(b.Playbook))
+		return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "the playbook of %s has no stage %q; its stages are %s", b.Service, stage, remediation.Names(remediation.StageNames(b.Playbook), "none"))
 	}
 	now := e.Now().UTC()
 	r := remediation.Rollout{

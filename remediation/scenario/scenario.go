@@ -116,7 +116,9 @@ type Expectation struct {
 	Targets map[string]string `yaml:"targets"`
 	// Firing are all triggers whose alerts fire.
 	Firing *[]string `yaml:"firing"`
-	// Rollout is the rollout's stage while it is active, otherwise its state.
+	// Rollout is the rollout's stage while it is active, otherwise its state: none before the
+	// first one, done after its finish, aborted after an abort, and rolled_back once the
+	// incident that rolled it back is closed.
 	Rollout string `yaml:"rollout"`
 	// NeedsHuman are all reasons for which a person is needed.
 	NeedsHuman *[]string `yaml:"needs_human"`

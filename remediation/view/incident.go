@@ -50,6 +50,8 @@ type IncidentView struct {
 	Would []string `json:"would,omitempty"`
 	// IncidentCall is set where one incident is asked for that is grave enough for one.
 	IncidentCall *remediation.CallView `json:"incident_call,omitempty"`
+	// FrozenBy are the freezes that hold its steps.
+	FrozenBy []remediation.Freeze `json:"frozen_by,omitempty"`
 }
 
 // Cause is what opened the incident: its triggers, or who ordered it; "" if that is no
@@ -192,6 +194,11 @@ func (v IncidentView) Recovery(last func(audit.Kind) *audit.Entry) (e *audit.Ent
 	return e, lasted
 }
 
+// Asks reports that a step waits for an approval.
+func (v IncidentView) Asks(s StepView) bool {
+	return v.State == remediation.Waiting && v.Reason == remediation.HoldApproval && v.Next != nil && v.Next.Step == s.ID
+}
+
 // Ordered reports that a person is the cause, and no alert: nothing is confirmed first.
 func (v IncidentView) Ordered() bool { return len(v.Triggers) == 0 && v.AbortedBy != "" }
 
@@ -263,6 +270,9 @@ type StepView struct {
 	Rehearsed *time.Time `json:"rehearsed,omitempty"`
 	// Evidence is what was seen then, such as the snapshot's size and place.
 	Evidence string `json:"evidence,omitempty"`
+	// Loses is what the step can lose and what is kept of it; set where one incident is
+	// asked for, while the step can still run.
+	Loses string `json:"loses,omitempty"`
 }
 
 // Snapshot is what was kept of the data that a step could lose.
@@ -271,6 +281,8 @@ type Snapshot struct {
 	Size     int64  `json:"size"` // in bytes
 	SHA256   string `json:"sha256"`
 	Database string `json:"database,omitempty"`
+	// DSNFile is the file that holds the database's address.
+	DSNFile string `json:"dsn_file,omitempty"`
 }
 
 // SnapshotOf returns the snapshot that a step took before it lost data, by the last outcome
@@ -290,6 +302,7 @@ func SnapshotOf(tx remediation.Tx, incident, step string) (*Snapshot, error) {
 		s := &Snapshot{Path: path}
 		s.SHA256, _ = dump["sha256"].(string)
 		s.Database, _ = after["database"].(string)
+		s.DSNFile, _ = after["dsn_file"].(string)
 		if size, ok := decimalOf(dump["size"]); ok {
 			s.Size = int64(size)
 		}
@@ -335,11 +348,7 @@ func (s StepView) LostWords() string {
 	if s.Snapshot.SHA256 != "" {
 		words += ", SHA-256 " + s.Snapshot.SHA256
 	}
-	database := s.Snapshot.Database
-	if database == "" {
-		database = "DATABASE"
-	}
-	return words + "; to restore it: pg_restore --clean --if-exists --dbname=" + database + " " + s.Snapshot.Path
+	return words + "; to restore it: " + remediation.DumpCommand(s.Snapshot.DSNFile, s.Snapshot.Database, s.Snapshot.Path)
 }
 
 // Next is what comes next, and when at the earliest.
@@ -449,9 +458,21 @@ func NonNil(inc IncidentView) IncidentView {
 	return inc
 }
 
-// SetUnits gives the triggers' numbers their units, from the plan that the incident opened with.
+// SetUnits gives the triggers' numbers their units, and the steps what they can lose, from the plan that the incident opened with.
 func (v *IncidentView) SetUnits(b *plan.Plan) {
 	for i := range v.Triggers {
 		v.Triggers[i].Unit = b.UnitOf(v.Triggers[i].Trigger)
+	}
+	losses := lossesOf(b)
+	for i := range v.Steps {
+		s := &v.Steps[i]
+		if s.Finished != nil || v.NeverRun(*s) || s.State == remediation.StepSkipped {
+			continue
+		}
+		for _, l := range losses {
+			if l.Action == s.Action && l.Target == s.Target {
+				s.Loses = l.What
+			}
+		}
 	}
 }

@@ -232,15 +232,25 @@ func NewServiceNow(b *plan.Plan) ServiceNow {
 			if _, ok := b.Kinds[step.Action].(remediation.Communicator); ok && !slices.Contains(s.Tells, step.Action) {
 				s.Tells = append(s.Tells, step.Action)
 			}
+		}
+	}
+	s.Losses = lossesOf(b)
+	return s
+}
+
+// lossesOf are what the steps of a plan can lose, each once.
+func lossesOf(b *plan.Plan) (all []Loss) {
+	for _, p := range b.Plans {
+		for _, step := range p.Steps {
 			if kind, ok := b.Kinds[step.Action].(remediation.Losing); ok && step.Risk == alerts.Lossy {
 				loss := Loss{step.Action, kind.Target(b.Playbook, step.Params), kind.Loses(b.Playbook, step.Params)}
-				if !slices.Contains(s.Losses, loss) {
-					s.Losses = append(s.Losses, loss)
+				if !slices.Contains(all, loss) {
+					all = append(all, loss)
 				}
 			}
 		}
 	}
-	return s
+	return all
 }
 
 // PublicPage is what the public status page shows.

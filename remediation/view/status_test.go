@@ -218,12 +218,12 @@ func (tx outcomes) Entries(audit.Filter) ([]audit.Entry, error) { return tx.entr
 func TestTheSnapshotOfAStepIsThatOfItsLastOutcome(t *testing.T) {
 	of := func(step, path string) audit.Entry {
 		return audit.Entry{Step: step, Kind: audit.KindOutcome, Detail: map[string]any{"after": map[string]any{
-			"database": "shop", "dump": map[string]any{"path": path, "size": json.Number("3145728"), "sha256": "cafe"},
+			"database": "shop", "dsn_file": "/etc/shop.dsn", "dump": map[string]any{"path": path, "size": json.Number("3145728"), "sha256": "cafe"},
 		}}}
 	}
 	tx := outcomes{entries: []audit.Entry{of("3-schema_rollback", "/s/1"), of("3-schema_rollback", "/s/2"), of("4-other", "/s/3"), {Step: "3-schema_rollback"}}}
 	got, err := view.SnapshotOf(tx, "inc-1", "3-schema_rollback")
-	if want := (view.Snapshot{Path: "/s/2", Size: 3 << 20, SHA256: "cafe", Database: "shop"}); err != nil || got == nil || *got != want {
+	if want := (view.Snapshot{Path: "/s/2", Size: 3 << 20, SHA256: "cafe", Database: "shop", DSNFile: "/etc/shop.dsn"}); err != nil || got == nil || *got != want {
 		t.Errorf("the snapshot is %+v, %v", got, err)
 	}
 	if got, err := view.SnapshotOf(tx, "inc-1", "1-flag_off"); got != nil || err != nil {

@@ -42,6 +42,8 @@ func Describe(e audit.Entry) TimelineEvent {
 		switch text("state") {
 		case "begun":
 			ev.Title = "Restore started"
+		case "forced":
+			ev.Title = "Restore forced"
 		case "failed":
 			ev.Title, ev.Tone = "Could not be restored:", "bad"
 		}

@@ -64,6 +64,15 @@ func OfIncident(tx remediation.Tx, inc *remediation.Incident) (IncidentView, err
 	if inc.State == remediation.Waiting && inc.Reason == remediation.HoldMode {
 		v.Would = inc.Would
 	}
+	if inc.State == remediation.Waiting && inc.Reason == remediation.HoldFrozen {
+		freezes, err := tx.Freezes()
+		if err != nil {
+			return IncidentView{}, err
+		}
+		v.FrozenBy = slices.DeleteFunc(freezes, func(f remediation.Freeze) bool {
+			return f.Scope != remediation.ScopeAll || f.Service != "" && f.Service != inc.Service
+		})
+	}
 	if slices.ContainsFunc(inc.Steps, func(s remediation.Step) bool { return !s.Tells && s.Finished != nil }) {
 		if err := v.changedOutside(tx); err != nil {
 			return IncidentView{}, err

@@ -3,9 +3,11 @@ package terminal
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 )
@@ -52,7 +54,14 @@ func detailValue(key string, v any) string {
 		return ""
 	case string:
 		return remediation.Readable(v)
-	case bool, json.Number, int, int64, float64:
+	case json.Number:
+		if f, err := v.Float64(); err == nil {
+			return shortNumber(f, v.String())
+		}
+		return v.String()
+	case float64:
+		return shortNumber(v, fmt.Sprint(v))
+	case bool, int, int64:
 		return fmt.Sprint(v)
 	case []any:
 		if key == "gates" {
@@ -67,6 +76,17 @@ func detailValue(key string, v any) string {
 		return fmt.Sprint(v)
 	}
 	return string(b)
+}
+
+// shortNumber is a number as people read it; a whole one stays as the log has it.
+func shortNumber(f float64, whole string) string {
+	switch {
+	case f == math.Trunc(f):
+		return whole
+	case math.Abs(f) < 1e-7:
+		return "0" // what is left of a sum of samples
+	}
+	return remediation.Measure(f, alerts.Count)
 }
 
 // wordsText joins a list of words or sentences.

@@ -97,26 +97,30 @@ func holdText(b *strings.Builder, inc view.IncidentView, now time.Time) {
 	}
 }
 
-// Approved says what an approval does, over a limit if over is not "": the incident in the
-// answer is as it was before the step could run.
+// Approved says what an approval does, over a limit if over is not "", and how to watch the
+// step: the incident in the answer is as it was before the step could run.
 func Approved(inc view.IncidentView, step, over string) string {
-	asks, lossy := false, false
+	asks, lossy, loses := false, false, ""
 	for _, s := range inc.Steps {
 		if s.ID == step {
 			asks, lossy = s.NeedsApproval, s.Risk == alerts.Lossy.String()
+			loses = s.Loses
 		}
 	}
 	text := fmt.Sprintf("Approved %s of %s", inc.StepName(step), inc.ID)
 	switch {
 	case over != "":
 		text += " over " + over
+	case loses != "":
+		text += ", which can lose " + loses
 	case lossy:
 		text += ", which can lose data"
 	}
+	watch := "To watch it:\n  backout incident show " + Clean(inc.ID) + " --follow\n"
 	if over != "" && asks {
-		return Wrap("", text+". If nothing else holds it, it then asks for its own approval.") + "\n"
+		return Wrap("", text+". If nothing else holds it, it then asks for its own approval.") + watch
 	}
-	return Wrap("", text+". If nothing else holds it, it runs within seconds.") + "\n"
+	return Wrap("", text+". If nothing else holds it, it runs within seconds.") + watch
 }
 
 // AbortHeld says that an abort's order has rolled nothing back yet, since something holds it;
@@ -204,6 +208,9 @@ func stepsText(b *strings.Builder, inc view.IncidentView, now time.Time, scr Scr
 		if words := s.ExpectedWords(); words != "" {
 			b.WriteString(Wrap("      ", words))
 		}
+		if s.Loses != "" && !inc.Asks(s) { // what asks says it at the question
+			b.WriteString(Wrap("      ", "can lose "+s.Loses))
+		}
 	}
 	if len(inc.Steps) == 0 {
 		b.WriteString("  no steps yet\n")
@@ -252,6 +259,11 @@ func handsText(inc view.IncidentView) string {
 	if inc.State == remediation.Waiting && inc.Reason == remediation.HoldApproval && inc.Next != nil {
 		b.WriteString("\nIt needs an approval\n")
 		step := Clean(inc.Next.Step)
+		for _, s := range inc.Steps {
+			if inc.Asks(s) {
+				b.WriteString(atStake(s))
+			}
+		}
 		command("yes", fmt.Sprintf("backout approve %s %s --reason=WHY", id, step))
 		command("deny, skip this step", fmt.Sprintf("backout deny %s %s --reason=WHY", id, step))
 	}
@@ -260,7 +272,12 @@ func handsText(inc view.IncidentView) string {
 		command("yes", remediation.OverCommand(id, Clean(inc.OverLimit), Clean(inc.OverGate)))
 	}
 	b.WriteString("\nTo stop it or take over\n")
-	command("block further steps for this service", fmt.Sprintf("backout freeze --service=%s --reason=WHY", service))
+	if len(inc.FrozenBy) == 0 {
+		command("block further steps for this service", fmt.Sprintf("backout freeze --service=%s --reason=WHY", service))
+	}
+	for _, f := range inc.FrozenBy {
+		command("end the freeze of "+EveryOr(f.Service)+", which holds it", ThawCommand(f))
+	}
 	if inc.ClaimedBy == "" {
 		command("take this incident over", "backout incident claim "+id)
 	} else {
@@ -270,6 +287,25 @@ func handsText(inc view.IncidentView) string {
 		command("close it once you fixed it", "backout incident close "+id)
 	}
 	return b.String()
+}
+
+// atStake says of a step that asks for an approval what can be lost and how its rehearsal
+// went, as the console does.
+func atStake(s view.StepView) string {
+	lost := s.Loses
+	if lost == "" {
+		if lost = s.Risk; s.Risk == alerts.Lossy.String() {
+			lost += ": data can be lost"
+		}
+	}
+	rehearsed := "never: how long it takes and the snapshot's size are not known"
+	if s.Rehearsed != nil {
+		rehearsed = fmt.Sprintf("took %s on %s", s.ExpectedSpan(), remediation.Moment(*s.Rehearsed))
+		if s.Evidence != "" {
+			rehearsed += "; " + s.Evidence
+		}
+	}
+	return Hanging("  lost       ", lost+" ("+s.Target+")") + Hanging("  rehearsed  ", rehearsed)
 }
 
 // meaning explains a state.

@@ -63,23 +63,57 @@ func TestWhatWasLostIsShownWithItsSnapshot(t *testing.T) {
 	text := strings.Join(strings.Fields(Incident(inc, time.Time{}, Screen{})), " ")
 	for _, want := range []string{
 		"lost data: snapshot /var/lib/backout/shop.dump, 3 MiB, SHA-256 " + strings.Repeat("ab", 32),
-		"to restore it: pg_restore --clean --if-exists --dbname=shop /var/lib/backout/shop.dump", "4-status_page never run",
+		"to restore it: pg_restore --clean --if-exists --dbname=shop /var/lib/backout/shop.dump, with its host and user", "4-status_page never run",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
+	}
+	inc.Steps[0].Snapshot.DSNFile = "/etc/backout/shop.dsn"
+	if text := strings.Join(strings.Fields(Incident(inc, time.Time{}, Screen{})), " "); !strings.Contains(text, `to restore it: pg_restore --clean --if-exists --dbname="$(cat /etc/backout/shop.dsn)" /var/lib/backout/shop.dump`) {
+		t.Errorf("the command does not say where the database is:\n%s", text)
+	}
+}
+
+func TestWhatAsksSaysWhatIsAtStake(t *testing.T) {
+	rehearsed := time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC)
+	inc := view.IncidentView{
+		ID: "inc-1", Service: "shop", State: remediation.Waiting, Reason: remediation.HoldApproval, Next: &view.Next{Step: "3-schema_rollback"},
+		Steps: []view.StepView{{ID: "3-schema_rollback", Target: "schema:shop", Risk: "lossy", State: remediation.StepWaiting, Loses: "what only the schema after version 1 can hold"}},
+	}
+	says := func(want ...string) {
+		t.Helper()
+		text := strings.Join(strings.Fields(Incident(inc, rehearsed, Screen{})), " ")
+		for _, w := range want {
+			if !strings.Contains(text, w) {
+				t.Errorf("%q is not in\n%s", w, text)
+			}
+		}
+	}
+	says("It needs an approval lost what only the schema after version 1 can hold (schema:shop) rehearsed never: how long it takes and the snapshot's size are not known yes:")
+	inc.Steps[0].Rehearsed, inc.Steps[0].Expected, inc.Steps[0].Evidence = &rehearsed, "1m40s", "snapshot of 2 KiB in /var/snapshots"
+	says("rehearsed took 1 min 40 s on 21 Nov 2026 03:00:00 UTC; snapshot of 2 KiB in /var/snapshots yes:")
+	inc.Reason, inc.FrozenBy = remediation.HoldFrozen, []remediation.Freeze{{Scope: remediation.ScopeAll}, {Service: "shop", Scope: remediation.ScopeAll}}
+	says("can lose what only the schema after version 1 can hold", "end the freeze of every service, which holds it: backout thaw --reason=WHY",
+		"end the freeze of service shop, which holds it: backout thaw --service=shop --reason=WHY")
+	if text := Incident(inc, rehearsed, Screen{}); strings.Contains(text, "backout freeze") {
+		t.Errorf("a frozen service can be frozen:\n%s", text)
 	}
 }
 
 func TestAnApprovalSaysWhatItDoes(t *testing.T) {
 	inc := view.IncidentView{ID: "inc-8", Steps: []view.StepView{{ID: "3-schema_rollback", Risk: "lossy", NeedsApproval: true}}}
 	got := strings.Join(strings.Fields(Approved(inc, "3-schema_rollback", "blast_radius")), " ")
-	if got != "Approved 3-schema_rollback of inc-8 over blast_radius. If nothing else holds it, it then asks for its own approval." {
+	if got != "Approved 3-schema_rollback of inc-8 over blast_radius. If nothing else holds it, it then asks for its own approval. To watch it: backout incident show inc-8 --follow" {
 		t.Error(got)
 	}
 	inc.Steps[0].NeedsApproval = false
 	got = strings.Join(strings.Fields(Approved(inc, "3-schema_rollback", "")), " ")
-	if got != "Approved 3-schema_rollback of inc-8, which can lose data. If nothing else holds it, it runs within seconds." {
+	if got != "Approved 3-schema_rollback of inc-8, which can lose data. If nothing else holds it, it runs within seconds. To watch it: backout incident show inc-8 --follow" {
+		t.Error(got)
+	}
+	inc.Steps[0].Loses = "what only the schema after version 1 can hold"
+	if got = strings.Join(strings.Fields(Approved(inc, "3-schema_rollback", "")), " "); !strings.Contains(got, "which can lose what only the schema after version 1 can hold. If") {
 		t.Error(got)
 	}
 }
@@ -129,5 +163,19 @@ func TestAClosedIncidentIsOverOnlyIfItWasSeenToBe(t *testing.T) {
 		if text := Incident(inc, time.Time{}, Screen{}); !strings.Contains(text, want) {
 			t.Errorf("it does not say %q:\n%s", want, text)
 		}
+	}
+}
+
+func TestARehearsalThatLeavesSomethingUnknownNamesTheSignOff(t *testing.T) {
+	r := remediation.Rehearsal{Service: "shop", Plan: "rollback", Steps: []remediation.RehearsedStep{{ID: "1-flag_off"}}}
+	r.Steps[0].Status = remediation.CannotTell
+	r.Drill.Status = remediation.Pass
+	const want = "\n  backout preflight sign rehearsal/rollback --service=shop --reason=WHY\n"
+	if text := RehearsalEnd(r); !strings.HasSuffix(text, want) {
+		t.Errorf("it ends with\n%s", text)
+	}
+	r.Steps[0].Status = remediation.Fail
+	if text := RehearsalEnd(r); strings.Contains(text, "preflight sign") {
+		t.Errorf("a failure can be signed off:\n%s", text)
 	}
 }

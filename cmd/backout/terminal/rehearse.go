@@ -81,5 +81,9 @@ func RehearsalEnd(r remediation.Rehearsal) string {
 	if len(r.Incidents) > 0 {
 		text += " Audit entries: backout audit list --incident=" + Clean(r.Incidents[0])
 	}
+	if count[remediation.Fail] == 0 && count[remediation.CannotTell] > 0 {
+		return Wrap("", text) + "What is unknown can be signed off for the preflight:\n  " +
+			Clean(fmt.Sprintf("backout preflight sign rehearsal/%s --service=%s --reason=WHY", remediation.Slug(r.Plan), r.Service)) + "\n"
+	}
 	return Wrap("", text)
 }
