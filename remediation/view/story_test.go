@@ -152,6 +152,7 @@ func TestOnlyARecoveryThatLastedIsOne(t *testing.T) {
 func TestATimelineSaysWhatBecameOfARestore(t *testing.T) {
 	for want, e := range map[string]audit.Entry{
 		"human Restore started":                          {Kind: audit.KindRestored, Detail: map[string]any{"state": "begun", "next": "2-image_retag"}},
+		"human Restore forced":                           {Kind: audit.KindRestored, Detail: map[string]any{"state": "forced"}},
 		"human Restored":                                 {Kind: audit.KindRestored, Detail: map[string]any{"state": "done"}},
 		"bad Could not be restored: 2-image_retag":       {Kind: audit.KindRestored, Step: "2-image_retag", Detail: map[string]any{"state": "failed"}},
 		"human Approved 3-schema_rollback":               {Kind: audit.KindApproved, Step: "3-schema_rollback", Detail: map[string]any{}},
