@@ -105,12 +105,12 @@ func TestCommandsSpeakTheAPI(t *testing.T) {
 		"approve": {
 			[]string{"approve", "inc-7", "3-schema_rollback", "--reason=r"},
 			exchange{"POST /api/v1/incidents/inc-7/approve", `{"step":"3-schema_rollback","reason":"r"}`, 200, settling},
-			[]string{"Approved 3-schema_rollback of inc-7", "Incident inc-7"},
+			[]string{"Approved 3-schema_rollback of inc-7", "incident show inc-7"},
 		},
 		"approve over a limit": {
 			[]string{"approve", "inc-7", "3-schema_rollback", "--over=per_service", "--reason=r"},
 			exchange{"POST /api/v1/incidents/inc-7/approve", `{"step":"3-schema_rollback","over":"per_service","reason":"r"}`, 200, settling},
-			[]string{"Approved 3-schema_rollback of inc-7 over per_service.", "Incident inc-7"},
+			[]string{"Approved 3-schema_rollback of inc-7 over per_service.", "incident show inc-7"},
 		},
 		"deny": {
 			[]string{"deny", "inc-7", "3-schema_rollback", "--reason=r"},

@@ -418,4 +418,11 @@ func TestARestoreThatIsHeldCanBeForced(t *testing.T) {
 	if forced != 1 {
 		t.Errorf("the audit log tells %d times that it was forced", forced)
 	}
+	_, err = w.engine.Thaw(w.ctx, "shop", "eve", "seen")
+	w.must(err)
+	w.pass(time.Minute)
+	w.is(id, remediation.Closed, "")
+	if w.incident(id).ByHand {
+		t.Error("what backout closed is said to have been closed by a person, since its restore was forced")
+	}
 }

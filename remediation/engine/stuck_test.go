@@ -130,6 +130,21 @@ func TestTheCallToAClosedIncidentThatWasBlindEndsOnceItCanBeWatched(t *testing.T
 	}
 }
 
+func TestTheCallToAClosedIncidentThatWasBlindEndsOnceItsBreachIsSeen(t *testing.T) {
+	w, id := closedInABreach(t)
+	w.calm("error_rate")
+	w.prom.up, w.prom.down = 3, 1
+	w.pass(time.Hour)
+	if w.needed("no_data") != 1 {
+		t.Fatalf("nobody is called: %v", w.log(id))
+	}
+	w.breach("error_rate")
+	w.pass(time.Minute)
+	if w.needed("no_data") != 0 {
+		t.Error("what is known not to be over is called unknown")
+	}
+}
+
 func TestABreachThatGoesOnAfterAPersonClosedItCallsAPersonOnce(t *testing.T) {
 	w, id := closedInABreach(t)
 	w.pass(19 * time.Minute)

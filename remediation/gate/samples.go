@@ -66,7 +66,7 @@ func (e *Gates) stageOver(ctx context.Context, b *plan.Plan, inc *remediation.In
 		if err != nil {
 			return err
 		}
-		if inc.RolledBack != nil {
+		if inc.RolledBack != nil && (!r.Active() || r.Release != inc.Release) { // unless it was declared again
 			r = *inc.RolledBack
 		}
 		over = map[string]string{}
@@ -315,6 +315,16 @@ func (ev Samples) Aside() string {
 		return ev.Over[name]
 	}
 	return ""
+}
+
+// OnlyAside is Aside where no trigger with an expression counts.
+func (ev Samples) OnlyAside(inc *remediation.Incident) string {
+	for _, t := range inc.Triggers {
+		if t.Signal == "" && ev.Over[t.Trigger] == "" {
+			return ""
+		}
+	}
+	return ev.Aside()
 }
 
 // Failed returns an error of the readings: one that is an answer (a wrong

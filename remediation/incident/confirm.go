@@ -168,7 +168,7 @@ func (e *Responder) confirmByRecovery(ctx context.Context, b *plan.Plan, inc *re
 			return c.hold(nil, remediation.GateResult{Reason: remediation.HoldNoData, Why: ev.Unknown(c.Inc)}, ev.All(c.Inc, map[string]any{}))
 		}
 		c.Inc.Wake = c.Now.Add(b.Poll())
-		return c.pageIfStuck(cmp.Or(ev.Aside(), "the polls show neither a breach nor its end"))
+		return c.pageIfStuck(cmp.Or(ev.OnlyAside(c.Inc), "the polls show neither a breach nor its end"))
 	})
 }
 

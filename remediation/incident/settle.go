@@ -95,7 +95,7 @@ func (e *Responder) settle(ctx context.Context, b *plan.Plan, inc *remediation.I
 		return e.change(ctx, b, inc, func(c *change) error {
 			ev.Count(c.Inc)
 			why := "the step has settled, but it is unknown whether it helped"
-			if unknown := cmp.Or(ev.Unknown(c.Inc), ev.Aside()); unknown != "" {
+			if unknown := cmp.Or(ev.Unknown(c.Inc), ev.OnlyAside(c.Inc)); unknown != "" {
 				why += ": " + unknown
 			}
 			if err := c.settled(ev, last, string(remediation.HoldNoData)); err != nil {
@@ -365,7 +365,10 @@ func (e *Responder) watchClosed(ctx context.Context, b *plan.Plan, inc *remediat
 		if err := values.Failed(); unknown == "" && err != nil {
 			unknown = err.Error()
 		}
-		if told && still == nil {
+		if still != nil || c.Inc.OnlySignals() {
+			unknown = "" // that it is not over is known
+		}
+		if told {
 			err := c.pageIfBlind("the public status page shows a problem, and it is unknown whether the breach is over", unknown,
 				fmt.Sprintf("if it is over, backout incident close %s --reason=WHY", c.Inc.ID))
 			if err != nil {

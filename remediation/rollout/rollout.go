@@ -67,8 +67,10 @@ func (e *Promoter) DeclareRollout(ctx context.Context, service, release, stage, 
 			if inc.AnsweredFalse() {
 				continue // an alert alone stops no rollout
 			}
-			if inc.State == remediation.Waiting && !old.Active() && inc.Release == release {
-				inc.Wake = now // this is what its steps wait for, whatever else holds them
+			// What it waits for, whatever else holds it, unless it has ended a rollout that it may yet restore.
+			ended := inc.Restore != nil || inc.RolledBack != nil && inc.Reason != remediation.HoldNoRollout
+			if inc.State == remediation.Waiting && !old.Active() && inc.Release == release && !ended {
+				inc.Wake = now
 				if err := tx.PutIncident(inc); err != nil {
 					return err
 				}

@@ -313,7 +313,11 @@ func SnapshotOf(tx remediation.Tx, incident, step string) (*Snapshot, error) {
 
 // NothingRan reports an order (an abort or a signal) none of whose steps ran: each was denied, or
 // nobody answered. No metric says that there is a breach.
-func (v *IncidentView) NothingRan() bool { return v.State == remediation.Exhausted && !v.judged() }
+func (v *IncidentView) NothingRan() bool {
+	return v.State == remediation.Exhausted && !v.judged() && !slices.ContainsFunc(v.Steps, func(s StepView) bool {
+		return !s.Tells && s.State != remediation.StepSkipped && s.State != remediation.StepPending && s.State != remediation.StepWaiting
+	})
+}
 
 // Skipped are the steps that were to change something and were skipped.
 func (v *IncidentView) Skipped() (ids []string) {

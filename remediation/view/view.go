@@ -25,7 +25,7 @@ func OfIncident(tx remediation.Tx, inc *remediation.Incident) (IncidentView, err
 		ID: inc.ID, Service: inc.Service, Rollout: inc.Release, State: inc.State, Reason: inc.Reason, Why: inc.Why,
 		Until: UTC(inc.Until), Opened: inc.Opened.UTC(), Closed: UTC(inc.Closed),
 		Triggers: []TriggerView{}, Steps: []StepView{}, ClaimedBy: inc.ClaimedBy, RestoredBy: inc.Restored, Drill: inc.Drill,
-		ByHand: inc.ByHand && inc.State == remediation.Closed,
+		ByHand: inc.ByHand && inc.Restored == "" && inc.State == remediation.Closed,
 	}
 	for _, a := range all[max(len(all)-shownAlerts, 0):] {
 		t := TriggerView{Trigger: a.Trigger, Fingerprint: a.Fingerprint, Active: a.Active}
