@@ -262,7 +262,7 @@ func TestVerifyThatSawNothingLeavesDoubt(t *testing.T) {
 	if err := f.action(http.DefaultTransport).Verify(t.Context(), op); err != nil {
 		t.Error(err)
 	}
-	for name, an := range map[string]answer{"away": {code: 503}, "cut": {}, "the token was revoked": {code: 401}, "a login page": {code: 200, text: `{"key":"login"}`}} {
+	for name, an := range map[string]answer{"away": {code: 503}, "cut": {text: "{"}, "the token was revoked": {code: 401}, "a login page": {code: 200, text: `{"key":"login"}`}} {
 		f := newFake(t) // seen on, and then not any more
 		ctx, cancel := context.WithCancel(t.Context())
 		for n := range 40 {
