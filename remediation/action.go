@@ -92,8 +92,9 @@ type VersionSetter interface {
 	Version(pb *alerts.Playbook, params any) string
 }
 
-// VersionError is why a look refuses while none of Versions runs. A step that comes before
-// and leaves one of them running takes it away.
+// VersionError says that none of Versions runs: that was seen, while an error of another
+// type says only that nobody could see it. A step that comes before and leaves one of them
+// running takes it away.
 type VersionError struct {
 	Versions []string
 	Err      error

@@ -71,12 +71,14 @@ type SchemaRollback struct {
 	// Restartable: a command or a script that runs outside of a transaction may be
 	// run again after a crash. Otherwise, where it left its mark, a person decides.
 	Restartable bool
-	// Tables are those whose rows are counted; none: all.
+	// Tables are those whose rows are counted, and that nobody else may write to after the
+	// snapshot began; none: all.
 	Tables []string
 	// LockTimeout and StatementTimeout bound the database's waits.
 	LockTimeout, StatementTimeout time.Duration
 	// Tolerated asks whether the code that runs now tolerates the older schema;
-	// an error says why not, and nothing is changed.
+	// an error says why not, and nothing is changed. It is a *VersionError where it was
+	// seen that the code does not.
 	Tolerated func(ctx context.Context) error
 }
 

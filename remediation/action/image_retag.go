@@ -17,7 +17,8 @@ type Images interface {
 	// recreates the service; image "" is the service's own. It looks at nothing outside.
 	ImageRetag(target alerts.Target, image, previous string) (remediation.Action, error)
 	// Runs says why not every running replica runs image:version, or returns
-	// nil; image "" is the service's own.
+	// nil; image "" is the service's own. The error is a *remediation.VersionError where
+	// that was seen.
 	Runs(ctx context.Context, target alerts.Target, image, version string) error
 	// Smoke runs one smoke check, once; the error says what failed.
 	Smoke(ctx context.Context, check alerts.SmokeCheck) error

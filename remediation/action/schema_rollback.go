@@ -52,7 +52,7 @@ type schemaRollbackParams struct {
 	Wanted string `yaml:"wanted"`
 	// Restartable says that what runs outside a transaction may run again after a crash.
 	Restartable bool `yaml:"restartable"`
-	// Tables are the tables whose rows are counted before and after. Default: all.
+	// Tables are the tables whose rows are counted before and after, and checked for writes since the snapshot began. Default: all.
 	Tables []string `yaml:"tables"`
 	// LockTimeout is how long a statement may wait for a lock. Default: 5s.
 	LockTimeout model.Duration `yaml:"lock_timeout"`
@@ -177,7 +177,7 @@ func (k schemaRollback) Bind(pb *alerts.Playbook, params any) (remediation.Actio
 }
 
 // tolerated checks that one of the versions is running. If nothing runs, nothing
-// breaks.
+// breaks. The error is a *remediation.VersionError only where each answer was seen.
 func (k schemaRollback) tolerated(ctx context.Context, target alerts.Target, versions []string) error {
 	if k.images == nil {
 		return errors.New("the running version is unknown")
@@ -187,6 +187,10 @@ func (k schemaRollback) tolerated(ctx context.Context, target alerts.Target, ver
 		err := k.images.Runs(ctx, target, "", v)
 		if err == nil {
 			return nil
+		}
+		var seen *remediation.VersionError
+		if !errors.As(err, &seen) {
+			return fmt.Errorf("check that version %s runs: %w", v, err)
 		}
 		message, _ := hint.Of(err)
 		why = append(why, message)

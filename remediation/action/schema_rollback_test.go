@@ -30,7 +30,7 @@ type runs struct {
 
 func (r runs) Runs(_ context.Context, _ alerts.Target, image, version string) error {
 	if image != "" || version != r.version {
-		return errors.New("web-1 runs " + r.version + ", not " + version)
+		return &remediation.VersionError{Versions: []string{version}, Err: errors.New("web-1 runs " + r.version + ", not " + version)}
 	}
 	return nil
 }
@@ -94,5 +94,25 @@ func TestCodeThatDoesNotTolerateTheOlderSchemaHoldsItsRollback(t *testing.T) {
 		if ahead == (c.images == nil || slices.Equal(c.with, []string{"v1.1.0"})) {
 			t.Errorf("%+v: ahead of image_retag: %v", c, err)
 		}
+	}
+}
+
+// unseen is a service of which nobody can say what runs.
+type unseen struct {
+	Images
+	err error
+}
+
+func (u unseen) Runs(context.Context, alerts.Target, string, string) error { return u.err }
+
+func TestAVersionThatNobodyCouldSeeIsNoOtherVersion(t *testing.T) {
+	db := &schemas{}
+	if _, err := (schemaRollback{db, unseen{err: remediation.InDoubt(context.DeadlineExceeded)}, ""}).Bind(playbook(), &schemaRollbackParams{}); err != nil {
+		t.Fatal(err)
+	}
+	err := db.asked[0].Tolerated(t.Context())
+	var seen *remediation.VersionError
+	if !remediation.MarkedInDoubt(err) || !errors.Is(err, context.DeadlineExceeded) || errors.As(err, &seen) {
+		t.Errorf("%T: %v", err, err)
 	}
 }

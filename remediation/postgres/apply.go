@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 
 	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/remediation"
 )
 
 // Apply implements remediation.Action.
@@ -142,13 +144,34 @@ func (w *work) forward(ctx context.Context, plan []script) error {
 // stillReady asks again what may have changed while the snapshot was taken. Nothing else
 // has changed yet, so that a refusal lets the application back.
 func (w *work) stillReady(ctx context.Context) error {
-	if err := w.tolerated(ctx); err != nil {
-		return &definiteError{err}
+	if err := w.stillTolerated(ctx); err != nil {
+		return err
 	}
 	wrote, err := w.cutOff(ctx)
 	if err == nil && wrote {
 		err = hint.Add(definite("the application could log in again while the snapshot was taken"),
 			"look for what lets its roles log in, such as another schema rollback with the same role")
+	}
+	return err
+}
+
+// stillTolerated refuses what was seen to run. Where nobody could see it, it asks again
+// while its patience lasts, and then leaves doubt.
+func (w *work) stillTolerated(ctx context.Context) error {
+	var last error
+	var seen *remediation.VersionError
+	err := w.await(ctx, "no answer says which version runs", func() (bool, error) {
+		last = w.tolerated(ctx)
+		if errors.As(last, &seen) {
+			return false, &definiteError{last}
+		}
+		return last == nil, nil
+	})
+	if err != nil && seen == nil {
+		if ctx.Err() != nil {
+			last = fmt.Errorf("%w: %w", last, ctx.Err())
+		}
+		return remediation.InDoubt(last)
 	}
 	return err
 }

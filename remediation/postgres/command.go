@@ -99,9 +99,9 @@ func (w *work) runCommand(ctx context.Context) error {
 	if err := w.unwritten(ctx); err != nil {
 		return err
 	}
-	marks := w.m.Mark // still true, unless a command ran before
-	if w.m.Phase == changing {
-		if marks, err = w.marks(ctx); err != nil {
+	marks := w.m.Mark // still true of all tables, unless a command ran before, or only some were noted
+	if w.m.Phase == changing || len(w.spec.Tables) > 0 {
+		if marks, err = w.marks(ctx, nil); err != nil {
 			return err
 		}
 	}

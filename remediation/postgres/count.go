@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/remediation"
 )
 
 // rows are a table's. Estimated ones are the server's own.
@@ -84,19 +85,41 @@ func (w *work) glance(ctx context.Context) ([]rows, error) {
 	return counted, nil
 }
 
+// unhurried lifts statement_timeout in a session while do counts, as pg_dump does in its own.
+// The step's limit still ends it.
+func unhurried(ctx context.Context, conn *pgx.Conn, do func() error) error {
+	if err := change(ctx, conn, "SET statement_timeout = 0"); err != nil {
+		return fmt.Errorf("set statement_timeout: %w", err)
+	}
+	err := do()
+	if conn.IsClosed() || conn.PgConn().TxStatus() == 'E' {
+		return err // nothing more is asked there, and the rollback takes it back
+	}
+	if rerr := change(ctx, conn, "RESET statement_timeout"); rerr != nil && err == nil {
+		return fmt.Errorf("reset statement_timeout: %w", rerr)
+	}
+	return err
+}
+
 // countAll counts every row.
-func (w *work) countAll(ctx context.Context, q querier) ([]rows, error) {
-	all, err := w.tables(ctx, q)
+func (w *work) countAll(ctx context.Context, conn *pgx.Conn) ([]rows, error) {
+	counted := []rows{}
+	err := unhurried(ctx, conn, func() error {
+		all, err := w.tables(ctx, conn)
+		if err != nil {
+			return err
+		}
+		for _, t := range all {
+			r, err := count(ctx, conn, t)
+			if err != nil {
+				return err
+			}
+			counted = append(counted, r)
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
-	}
-	counted := []rows{}
-	for _, t := range all {
-		r, err := count(ctx, q, t)
-		if err != nil {
-			return nil, err
-		}
-		counted = append(counted, r)
 	}
 	return counted, nil
 }
@@ -116,21 +139,31 @@ type mark struct {
 	Newer    int64  `json:"newer"`
 }
 
-// catalogs are where a schema itself is written, without the temporary tables of
-// sessions: the column is the table that a row belongs to, or its schema.
+// catalogs are where a schema itself is written, without the temporary tables of sessions
+// and what REFRESH MATERIALIZED VIEW writes: the view's storage, with its indexes and its
+// TOAST table. A view that is new or gone shows in pg_rewrite. The column is the table that
+// a row belongs to, or its schema.
 func catalogs() []string {
 	const temporary = "SELECT oid FROM pg_catalog.pg_namespace WHERE nspname ~ '^pg_(toast_)?temp_'"
+	const refreshed = "SELECT u FROM pg_catalog.pg_class, unnest(ARRAY[oid, reltoastrelid]) u WHERE relkind = 'm' AND u <> 0"
+	stored := func(column string) string {
+		return " AND " + column + " NOT IN (" + refreshed + " UNION ALL SELECT indexrelid FROM pg_catalog.pg_index WHERE indrelid IN (" + refreshed + "))"
+	}
+	refresh := map[string]string{
+		"pg_class": stored("oid"), "pg_attribute": stored("attrelid"), "pg_index": stored("indrelid"),
+		"pg_type": " AND typnamespace <> 'pg_toast'::pg_catalog.regnamespace", // until PostgreSQL 13
+	}
 	var all []string
 	for _, c := range [][2]string{
 		{"pg_namespace", "oid"}, {"pg_class", "relnamespace"}, {"pg_constraint", "connamespace"}, {"pg_proc", "pronamespace"}, {"pg_type", "typnamespace"},
 	} {
-		all = append(all, "pg_catalog."+c[0]+" WHERE "+c[1]+" NOT IN ("+temporary+")")
+		all = append(all, "pg_catalog."+c[0]+" WHERE "+c[1]+" NOT IN ("+temporary+")"+refresh[c[0]])
 	}
 	for _, c := range [][2]string{
 		{"pg_attribute", "attrelid"}, {"pg_attrdef", "adrelid"}, {"pg_index", "indrelid"}, {"pg_inherits", "inhrelid"},
 		{"pg_trigger", "tgrelid"}, {"pg_rewrite", "ev_class"}, {"pg_policy", "polrelid"},
 	} {
-		all = append(all, "pg_catalog."+c[0]+" WHERE "+c[1]+" NOT IN (SELECT oid FROM pg_catalog.pg_class WHERE relnamespace IN ("+temporary+"))")
+		all = append(all, "pg_catalog."+c[0]+" WHERE "+c[1]+" NOT IN (SELECT oid FROM pg_catalog.pg_class WHERE relnamespace IN ("+temporary+"))"+refresh[c[0]])
 	}
 	for _, name := range []string{"pg_enum", "pg_extension", "pg_collation", "pg_operator", "pg_aggregate", "pg_cast"} {
 		all = append(all, "pg_catalog."+name)
@@ -138,35 +171,38 @@ func catalogs() []string {
 	return all
 }
 
-// marks notes what the database is like, so that unchanged can tell later
-// whether anything was committed since. Only sequences, and tables that belong to an
-// extension, are not looked at.
-func (w *work) marks(ctx context.Context) ([]mark, error) {
+// marks notes what the database is like, so that written can tell later whether anything
+// was committed since to the schema or to the tables that are named; none: to all. Only
+// sequences, and tables that belong to an extension, are not looked at.
+func (w *work) marks(ctx context.Context, named []string) ([]mark, error) {
 	var since string
 	if err := w.conn.QueryRow(ctx, "SELECT (txid_snapshot_xmin(txid_current_snapshot()) % 4294967296)::text").Scan(&since); err != nil {
 		return nil, fmt.Errorf("note what the database is like: %w", err)
 	}
-	all := *w
-	all.rollback = &rollback{} // whichever tables are to be counted
-	tables, err := all.tables(ctx, w.conn)
-	if err != nil {
-		return nil, err
-	}
-	relations := catalogs()
-	for _, t := range tables {
-		if !t.extension {
-			relations = append(relations, t.name.Sanitize())
-		}
-	}
+	these := *w
+	these.rollback = &rollback{spec: remediation.SchemaRollback{Tables: named}}
 	var found []mark
-	for _, r := range relations {
-		m := mark{Relation: r, Since: since}
-		if err := w.measure(ctx, &m); err != nil {
-			return nil, err
+	err := unhurried(ctx, w.conn, func() error {
+		tables, err := these.tables(ctx, w.conn)
+		if err != nil {
+			return err
 		}
-		found = append(found, m)
-	}
-	return found, nil
+		relations := catalogs()
+		for _, t := range tables {
+			if !t.extension {
+				relations = append(relations, t.name.Sanitize())
+			}
+		}
+		for _, r := range relations {
+			m := mark{Relation: r, Since: since}
+			if err := w.measure(ctx, &m); err != nil {
+				return err
+			}
+			found = append(found, m)
+		}
+		return nil
+	})
+	return found, err
 }
 
 func (w *work) measure(ctx context.Context, m *mark) error {
@@ -186,7 +222,15 @@ func (w *work) unchanged(ctx context.Context) (bool, error) {
 
 // written names what was committed to since the marks were made: tables, else the schema,
 // whose catalogs show a table that is gone, or new.
-func (w *work) written(ctx context.Context) ([]string, error) {
+func (w *work) written(ctx context.Context) (names []string, err error) {
+	err = unhurried(ctx, w.conn, func() error {
+		names, err = w.compare(ctx)
+		return err
+	})
+	return names, err
+}
+
+func (w *work) compare(ctx context.Context) ([]string, error) {
 	var tables []string
 	schema := false
 	for _, before := range w.m.Mark {
@@ -212,8 +256,8 @@ func (w *work) written(ctx context.Context) ([]string, error) {
 	return tables, nil
 }
 
-// unwritten refuses where the snapshot lacks what another role has written since: the
-// scripts would lose it for good.
+// unwritten refuses where the snapshot lacks what was written since: the scripts would lose
+// it for good. Who wrote it is not known.
 func (w *work) unwritten(ctx context.Context) error {
 	if w.m.Phase == changing {
 		return nil // by our own hand
@@ -226,14 +270,21 @@ func (w *work) unwritten(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	who := "none now"
-	if len(others) > 0 {
-		names := make([]string, len(others))
-		for i, o := range others {
-			names[i] = o.Role
-		}
-		who = strings.Join(names, ", ")
+	names := make([]string, len(others))
+	for i, o := range others {
+		names[i] = o.Role
 	}
-	return hint.Add(definite("another role changed %s since the snapshot began, and the snapshot may lack it (other roles with sessions: %s)", strings.Join(written, ", "), who),
-		"stop what writes there, or add its role to application_roles")
+	var add string // a superuser cannot be cut off
+	err = w.conn.QueryRow(ctx, "SELECT coalesce(string_agg(rolname, ', ' ORDER BY rolname), '') FROM pg_roles WHERE NOT rolsuper AND rolname = ANY ($1::text[])", names).Scan(&add)
+	if err != nil {
+		return fmt.Errorf("look for roles that can be cut off: %w", err)
+	}
+	who, try := "", "stop what writes there"
+	if len(names) > 0 {
+		who = " (other roles with sessions now: " + strings.Join(names, ", ") + ")"
+	}
+	if add != "" {
+		try += ", or if it is one of these roles, add it to application_roles: " + add
+	}
+	return hint.Add(definite("something wrote to %s after the snapshot began, and the snapshot may lack it%s", strings.Join(written, ", "), who), "%s", try)
 }

@@ -96,7 +96,7 @@ func (c *Client) hasRoom(need int64) error {
 // takeSnapshot writes a snapshot and sees that it can be read. One of an
 // earlier try that was cut off is replaced only by one that is whole.
 func (w *work) takeSnapshot(ctx context.Context) error {
-	marks, err := w.marks(ctx)
+	marks, err := w.marks(ctx, w.spec.Tables)
 	if err != nil {
 		return err
 	}

@@ -191,8 +191,13 @@ func (w *work) look(ctx context.Context) (remediation.Look, error) {
 
 // tolerated asks whether the code that runs can do with the older schema.
 func (w *work) tolerated(ctx context.Context) error {
-	if err := w.spec.Tolerated(ctx); err != nil {
+	err := w.spec.Tolerated(ctx)
+	var seen *remediation.VersionError
+	switch {
+	case errors.As(err, &seen):
 		return fmt.Errorf("the code that runs does not tolerate the older schema: %w", err)
+	case err != nil:
+		return fmt.Errorf("whether the code that runs tolerates the older schema is unknown: %w", err)
 	}
 	return nil
 }

@@ -54,10 +54,12 @@ func TestARollbackIsRefusedBeforeAnythingChanges(t *testing.T) {
 			w.spec.Flyway.Version = "1.5"
 		}, []string{"version 1.5 is not applied, though 2.0.0 is"}},
 		"an empty history": {func(w *harness) { w.exec("DELETE FROM flyway_schema_history") }, []string{"no version was ever applied"}},
-		"code that does not tolerate the older schema": {func(w *harness) { w.tolerates = errors.New("web-1 runs social-intel:v2.0.0") },
+		"code that does not tolerate the older schema": {func(w *harness) {
+			w.tolerates = &remediation.VersionError{Err: errors.New("web-1 runs social-intel:v2.0.0")}
+		},
 			[]string{"the code that runs does not tolerate the older schema: web-1 runs social-intel:v2.0.0"}},
 		"a table that cannot be read, whatever a step before this one may change": {func(w *harness) {
-			w.tolerates = errors.New("web-1 runs social-intel:v2.0.0")
+			w.tolerates = &remediation.VersionError{Err: errors.New("web-1 runs social-intel:v2.0.0")}
 			w.exec("CREATE TABLE hidden (); REVOKE ALL ON hidden FROM PUBLIC; ALTER TABLE hidden OWNER TO " + strings.SplitN(w.text("SELECT current_user"), " ", 2)[0])
 		}, []string{"permission denied"}},
 		"no pg_dump": {func(w *harness) { w.environ = []string{"PATH=" + w.dir} }, []string{"no snapshot, no rollback: pg_dump is not in PATH", "try: install postgresql-client"}},

@@ -100,23 +100,18 @@ func TestTheSchemaGoesBackWithItsHistoryAndARecordOfWhatWasLost(t *testing.T) {
 
 func TestTheSnapshotBringsTheDataBackByHand(t *testing.T) {
 	w := newHarness(t)
+	file := filepath.Join(t.TempDir(), "the team's $dsn")
+	if err := os.Rename(w.spec.DSNFile, file); err != nil {
+		t.Fatal(err)
+	}
+	w.spec.DSNFile = file
 	state := w.state()
 	w.apply()
 	err := w.action(nil).Undo(t.Context(), op, nil)
 	w.says(err, "the schema is at its previous version", "backout never restores data", "try: pg_restore --clean --if-exists --dbname=\"$(cat ")
 	// What the error says, by a person's hand.
 	_, line := hint.Of(err)
-	args := strings.Fields(line)
-	cmd := exec.CommandContext(t.Context(), args[0], append(args[1:], "--single-transaction")...)
-	admin, err := pgx.ParseConfig(os.Getenv("BACKOUT_POSTGRES_DSN"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	address, err := parseAddress(w.address(admin.User, admin.Password))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Env = append(append(os.Environ(), address.environ()...), "PGPASSWORD="+admin.Password)
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", line+" --single-transaction")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

@@ -205,7 +205,7 @@ func (w *work) runInItsOwn(ctx context.Context, left []script, s script) error {
 // runAlone runs a script's statements one after the other, each for itself, and
 // then writes Flyway's row.
 func (w *work) runAlone(ctx context.Context, left []script, s script) error {
-	marks, err := w.marks(ctx)
+	marks, err := w.marks(ctx, nil)
 	if err != nil {
 		return err
 	}

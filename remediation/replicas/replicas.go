@@ -266,7 +266,7 @@ func (s *Service) Knows(ctx context.Context, flag string) remediation.Result {
 }
 
 // Runs says why not every replica runs image:version, or why the next one would not, or returns nil; image "" is the
-// repository that the service runs from.
+// repository that the service runs from. What was seen is a *remediation.VersionError.
 func (s *Service) Runs(ctx context.Context, image, version string) error {
 	seen, err := s.List(ctx)
 	if err != nil {
@@ -275,11 +275,11 @@ func (s *Service) Runs(ctx context.Context, image, version string) error {
 	want := cmp.Or(image, Repository(seen.Image)) + ":" + version
 	for _, r := range seen.Replicas {
 		if Undigested(r.Image) != want {
-			return fmt.Errorf("%s %s runs %s, not %s", s.Kind, r.Name, r.Image, want)
+			return &remediation.VersionError{Versions: []string{version}, Err: fmt.Errorf("%s %s runs %s, not %s", s.Kind, r.Name, r.Image, want)}
 		}
 	}
 	if next := Undigested(seen.Image); next != want { // a rollout has begun, and no replica of it is there
-		return fmt.Errorf("the next %s is to run %s, not %s", s.Kind, next, want)
+		return &remediation.VersionError{Versions: []string{version}, Err: fmt.Errorf("the next %s is to run %s, not %s", s.Kind, next, want)}
 	}
 	return nil
 }

@@ -92,7 +92,7 @@ func (t *targets) ImagePin(_ alerts.Target, _, previous string) (remediation.Act
 // Runs implements action.Images.
 func (t *targets) Runs(_ context.Context, _ alerts.Target, _, version string) error {
 	if now := t.value(imageTarget); now != version {
-		return fmt.Errorf("the service runs %s, not %s", now, version)
+		return &remediation.VersionError{Versions: []string{version}, Err: fmt.Errorf("the service runs %s, not %s", now, version)}
 	}
 	return nil
 }

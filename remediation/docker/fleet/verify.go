@@ -73,9 +73,13 @@ func (c *Engine) Checks(ctx context.Context, f *Fleet, target alerts.Target, ima
 
 // Runs says why not every replica of a service is of image:version, or returns nil; image ""
 // is the compose service's own repository. One that has exited counts too: it would start
-// from the same image.
+// from the same image. What was seen is a *remediation.VersionError.
 func (c *Engine) Runs(ctx context.Context, target alerts.Target, image, version string) error {
+	seen := func(err error) error { return &remediation.VersionError{Versions: []string{version}, Err: err} }
 	f, err := c.Found(ctx, target.Compose)
+	if errors.Is(err, ErrAbsent) {
+		return seen(err)
+	}
 	if err != nil {
 		return err
 	}
@@ -84,11 +88,11 @@ func (c *Engine) Runs(ctx context.Context, target alerts.Target, image, version 
 		return err
 	}
 	if id == "" {
-		return NoImage(name)
+		return seen(NoImage(name))
 	}
 	for _, r := range f.Members() {
 		if err := r.is(NamedImage{name, id}); err != nil {
-			return err
+			return seen(err)
 		}
 	}
 	return nil
