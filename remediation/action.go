@@ -131,3 +131,22 @@ func MarkedInDoubt(err error) bool {
 func IsInDoubt(err error) bool {
 	return MarkedInDoubt(err) || errors.Is(err, context.DeadlineExceeded)
 }
+
+// Unfit marks why no step may begin on a target as it is; nil stays nil. It says nothing against the way back of a step
+// that has begun, or of one that is undone.
+func Unfit(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &unfitError{err}
+}
+
+type unfitError struct{ error }
+
+func (e *unfitError) Unwrap() error { return e.error }
+
+// IsUnfit reports an error that Unfit has marked.
+func IsUnfit(err error) bool {
+	var u *unfitError
+	return errors.As(err, &u)
+}

@@ -160,6 +160,9 @@ func (a *flagOff) look(ctx context.Context, op string) (remediation.Look, snapsh
 			position = at
 		}
 	}
+	if err := f.MayBegin(op, position); err != nil {
+		return none, snapshot{}, err
+	}
 	raw, err := json.Marshal(snap)
 	return remediation.Look{Position: position, Snapshot: raw}, snap, err
 }
@@ -170,7 +173,7 @@ func (a *flagOff) Apply(ctx context.Context, op string, before json.RawMessage) 
 	if err != nil {
 		return err
 	}
-	f, err := a.c.Survey(ctx, a.target.Compose)
+	f, err := a.c.Whole(ctx, a.target.Compose)
 	if err != nil {
 		return doubtful(ctx, err)
 	}

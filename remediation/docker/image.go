@@ -201,8 +201,15 @@ func (a *imageRetag) Look(ctx context.Context, op string) (remediation.Look, err
 	if err != nil {
 		return remediation.Look{}, err
 	}
+	position := st.position()
+	if len(st.kept) == 0 {
+		err = st.MayBegin(op, position)
+	}
+	if err != nil {
+		return remediation.Look{}, err
+	}
 	raw, err := json.Marshal(st.snap)
-	return remediation.Look{Position: st.position(), Snapshot: raw}, err
+	return remediation.Look{Position: position, Snapshot: raw}, err
 }
 
 // Apply implements remediation.Action.
@@ -212,6 +219,9 @@ func (a *imageRetag) Apply(ctx context.Context, op string, before json.RawMessag
 		survey = a.c.Survey // who takes it down in the middle still gets the previous version at the next up
 	}
 	st, err := a.stand(ctx, op, survey)
+	if err == nil {
+		err = st.OneFolder()
+	}
 	if err != nil {
 		return doubtful(ctx, err)
 	}

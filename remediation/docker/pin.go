@@ -235,8 +235,12 @@ func (a *imagePin) Look(ctx context.Context, op string) (remediation.Look, error
 	if err != nil {
 		return remediation.Look{}, err
 	}
+	position := st.position()
+	if err := st.MayBegin(op, position); err != nil {
+		return remediation.Look{}, err
+	}
 	raw, err := json.Marshal(st.snap)
-	return remediation.Look{Position: st.position(), Snapshot: raw}, err
+	return remediation.Look{Position: position, Snapshot: raw}, err
 }
 
 // Apply implements remediation.Action.
@@ -246,6 +250,9 @@ func (a *imagePin) Apply(ctx context.Context, op string, before json.RawMessage)
 		survey = a.c.Survey
 	}
 	st, err := a.stand(ctx, op, survey)
+	if err == nil {
+		err = st.OneFolder()
+	}
 	if err != nil {
 		return doubtful(ctx, err)
 	}
@@ -490,7 +497,7 @@ func (a *imagePin) Rehearse(ctx context.Context) remediation.Result {
 func (a *imagePin) Sweep(ctx context.Context) error { return a.c.sweep(ctx, a.target.Compose) }
 
 func (a *imagePin) checkPrevious(ctx context.Context) remediation.Result {
-	st, err := a.stand(ctx, proofOf, a.c.Found)
+	st, err := a.stand(ctx, proofOf, a.c.FoundWhole)
 	if err != nil {
 		return remediation.ResultOf(doubtful(ctx, err))
 	}
@@ -501,7 +508,7 @@ func (a *imagePin) checkPrevious(ctx context.Context) remediation.Result {
 }
 
 func (a *imagePin) checkRuns(ctx context.Context) remediation.Result {
-	st, err := a.stand(ctx, proofOf, a.c.Found)
+	st, err := a.stand(ctx, proofOf, a.c.FoundWhole)
 	if err != nil {
 		return remediation.ResultOf(doubtful(ctx, err))
 	}

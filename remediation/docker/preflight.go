@@ -121,7 +121,7 @@ func (a aside) run(ctx context.Context) (seen string, f remediation.Result) {
 
 // blueprint is the service's own container, less all that only one can have.
 func (a *aside) blueprint(ctx context.Context) (*fleet.Replica, blueprint, error) {
-	f, err := a.c.Found(ctx, a.target.Compose)
+	f, err := a.c.FoundWhole(ctx, a.target.Compose)
 	if err != nil {
 		return nil, blueprint{}, err
 	}

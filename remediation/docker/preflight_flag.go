@@ -36,7 +36,7 @@ func (a *flagOff) checkKnown(ctx context.Context) remediation.Result {
 	if address := a.target.Probe.Flags; address != "" {
 		return a.c.Probe.Knows(ctx, address, a.flag.Name)
 	}
-	f, err := a.c.Found(ctx, a.target.Compose)
+	f, err := a.c.FoundWhole(ctx, a.target.Compose)
 	if err != nil {
 		return remediation.ResultOf(doubtful(ctx, err))
 	}
@@ -57,7 +57,7 @@ func (a *flagOff) checkKnown(ctx context.Context) remediation.Result {
 
 // checkLasts sees that a flag written into .env is what the next container gets.
 func (a *flagOff) checkLasts(ctx context.Context) remediation.Result {
-	f, err := a.c.Found(ctx, a.target.Compose)
+	f, err := a.c.FoundWhole(ctx, a.target.Compose)
 	if err != nil {
 		return remediation.ResultOf(doubtful(ctx, err))
 	}

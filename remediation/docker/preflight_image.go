@@ -37,7 +37,7 @@ func (a *imageRetag) checkPrevious(ctx context.Context) remediation.Result {
 
 // checkRuns starts the previous image aside.
 func (a *imageRetag) checkRuns(ctx context.Context) remediation.Result {
-	f, err := a.c.Found(ctx, a.target.Compose)
+	f, err := a.c.FoundWhole(ctx, a.target.Compose)
 	if err != nil {
 		return remediation.ResultOf(doubtful(ctx, err))
 	}

@@ -620,6 +620,56 @@ func TestReplicasOfTwoFoldersAreBroughtToOne(t *testing.T) {
 	}
 }
 
+// A deploy in the next release's folder while a flag is off: the step is refused, and what it did is put back.
+func TestAReplicaOfAnotherFolderInMidOperationLeavesTheUndo(t *testing.T) {
+	for name, back := range map[string]func(context.Context, remediation.Action, string, json.RawMessage) error{
+		"undo": func(ctx context.Context, a remediation.Action, op string, before json.RawMessage) error {
+			return a.Undo(ctx, op, before)
+		},
+		"restore": func(ctx context.Context, a remediation.Action, op string, before json.RawMessage) error {
+			return a.(remediation.Restorer).Restore(ctx, op, before)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newHarness(t).second()
+			w.target.Probe = alerts.Probe{Timeout: w.target.Probe.Timeout}
+			newer := &harness{T: t, api: w.api, project: w.project, dir: t.TempDir(), tool: w.tool}
+			for _, h := range []*harness{newer, w} {
+				h.write("compose.yaml", fmt.Sprintf("services:\n  web:\n    image: %s\n    environment: {FLAG: \"${FLAG:-0}\"}\n", w.image))
+				h.write(".env", "FLAG=1\n")
+			}
+			w.up2("up", "-d", "--scale", "web=2")
+			a := w.byTool(nil)
+			before := w.off(a, op)
+			newer.up2("up", "-d", "--no-recreate", "--scale", "web=3")
+			if _, err := a.Look(t.Context(), op); err != nil {
+				t.Errorf("a look as the operation that has begun: %v", err)
+			}
+			if err := a.Verify(t.Context(), op); err == nil || !strings.Contains(err.Error(), "runs with FLAG=\"1\"") {
+				t.Errorf("verified while one serves the flag: %v", err)
+			}
+			if err := a.Apply(t.Context(), op, before); err == nil || !strings.Contains(err.Error(), w.dir+", "+newer.dir) {
+				t.Errorf("applied to one folder of two: %v", err)
+			}
+			if err := back(t.Context(), a, op, before); err != nil {
+				t.Fatal(err)
+			}
+			all := w.containers("web")
+			for _, r := range all {
+				if w.flagOf(r) != "1" || len(all) != 3 {
+					t.Errorf("%d containers, and %s has FLAG=%s", len(all), r.ShortName(), w.flagOf(r))
+				}
+			}
+			if got := w.read(".env"); got != "FLAG=1\n" {
+				t.Errorf(".env: %s", got)
+			}
+			if _, err := a.Look(t.Context(), "inc-2/1-flag_off@1700000001"); !remediation.IsUnfit(err) {
+				t.Errorf("another operation may begin: %v", err)
+			}
+		})
+	}
+}
+
 func TestEachShownKeySurvivesACopy(t *testing.T) {
 	w := newHarness(t).second()
 	raw, err := os.ReadFile("compose/testdata/shown-keys.yaml")

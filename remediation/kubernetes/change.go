@@ -66,13 +66,27 @@ func (a *change) see(ctx context.Context) (seen, error) {
 		return seen{}, err
 	}
 	now, err := a.field.value(s)
-	if f, ok := a.field.(inConfigMap); ok && err == nil {
-		err = f.overruled(ctx, s, a.target.Probe.Flags != "")
-	}
 	if err != nil {
 		return seen{}, err
 	}
 	return seen{s, now, a.want(now)}, nil
+}
+
+// seeDecides is see, and refuses a field that does not decide, since something overrules it. The way back and a watch
+// take see: what came in mid-operation must not keep what the operation changed.
+func (a *change) seeDecides(ctx context.Context) (seen, error) {
+	s, err := a.see(ctx)
+	if err == nil {
+		err = a.overruled(ctx, s)
+	}
+	return s, err
+}
+
+func (a *change) overruled(ctx context.Context, s seen) error {
+	if f, ok := a.field.(inConfigMap); ok {
+		return f.overruled(ctx, s.state, a.target.Probe.Flags != "")
+	}
+	return nil
 }
 
 // holder is the object that has the field.
@@ -116,6 +130,13 @@ func (a *change) Look(ctx context.Context, op string) (remediation.Look, error) 
 		return remediation.Look{}, err
 	}
 	m, _, _ := s.holder()
+	if marks(m)[a.field.key()] != op { // else it has begun, and may have to be undone
+		if err := a.overruled(ctx, s); jsonhttp.Silent(err) {
+			return remediation.Look{}, err
+		} else if err != nil {
+			return remediation.Look{}, remediation.Unfit(err)
+		}
+	}
 	position := remediation.Untouched
 	if rolled, _ := s.rolled(); replicas.Same(s.now, &s.want) {
 		served := rolled && !s.stale()
@@ -192,7 +213,7 @@ func (a *change) Apply(ctx context.Context, op string, before json.RawMessage) e
 // write patches until the field has its value and the pods' template the ConfigMap's
 // hash.
 func (a *change) write(ctx context.Context, op string, was *snapshot) error {
-	return a.patch(ctx, func(s seen) ([]request, error) {
+	return a.patch(ctx, a.seeDecides, func(s seen) ([]request, error) {
 		if err := s.refuse(); err != nil {
 			return nil, err
 		}
@@ -242,8 +263,8 @@ func (s *state) rehash(f field, gitops *alerts.GitOps, op, hash string) request 
 	return request{s.workloadPath(), s.String(), list}
 }
 
-// patch sends what plan names, looking again after each patch, until it names nothing.
-func (a *change) patch(ctx context.Context, plan func(seen) ([]request, error)) error {
+// patch sends what plan names, looking again by see after each patch, until it names nothing.
+func (a *change) patch(ctx context.Context, see func(context.Context) (seen, error), plan func(seen) ([]request, error)) error {
 	var last error
 	var refused string // the patch that was refused
 	for n, quiet := 0, 0; n < 2*jsonhttp.Tries; n++ {
@@ -252,7 +273,7 @@ func (a *change) patch(ctx context.Context, plan func(seen) ([]request, error)) 
 				break
 			}
 		}
-		s, err := a.see(ctx)
+		s, err := see(ctx)
 		if err != nil && jsonhttp.Silent(err) {
 			last = err
 			continue
@@ -295,7 +316,7 @@ func (a *change) Verify(ctx context.Context, _ string) error {
 		return replicas.AsText(err)
 	}
 	err := replicas.Insist(ctx, replicas.Patience(a.target.Probe), func(ctx context.Context) error {
-		s, err := a.see(ctx)
+		s, err := a.seeDecides(ctx)
 		if err != nil {
 			return jsonhttp.Unseen(err)
 		}
@@ -343,7 +364,7 @@ func (a *change) undo(ctx context.Context, op string, before json.RawMessage, as
 		a.c.log.Warn("flag not turned back on", "object", was.Object, "field", was.Field, "value", was.To, "why", "no pod was ready before")
 		return nil
 	}
-	if err := a.patch(ctx, func(s seen) ([]request, error) { return a.backward(s, op, was) }); err != nil {
+	if err := a.patch(ctx, a.see, func(s seen) ([]request, error) { return a.backward(s, op, was) }); err != nil {
 		return err
 	}
 	s, err := a.see(ctx)

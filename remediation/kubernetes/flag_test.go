@@ -290,6 +290,49 @@ func TestTheKeyThatCountsIsChanged(t *testing.T) {
 	}
 }
 
+// What overrules the ConfigMap since the step refuses the next step, and not the way back of this one.
+func TestAConfigMapThatIsOverruledInMidOperationIsPutBack(t *testing.T) {
+	t.Parallel()
+	l := kubetest.New(t)
+	l.Put(object{"apiVersion": "v1", "kind": "ConfigMap", "metadata": object{"name": "shop-other"}, "data": object{flagName: "1"}})
+	w := withConfigMap(t, l, count(1)).ready()
+	a := w.flagOff(w.client(nil))
+	before := w.apply(a, op)
+	ref := func(name string) any { return object{"configMapRef": object{"name": name}} }
+	w.edit(`{"spec":{"template":{"spec":{"containers":[{"name":"shop","envFrom":` + sources(ref("shop-flags"), ref("shop-other")) + `}]}}}}`)
+	w.ready()
+	if _, err := a.Look(t.Context(), op); err != nil {
+		t.Errorf("a look as the operation that has begun: %v", err)
+	}
+	refused := func(what string, err error) {
+		if err == nil || !strings.Contains(err.Error(), "overrules ConfigMap shop-flags") {
+			t.Errorf("%s says %v", what, err)
+		}
+	}
+	refused("verify", a.Verify(t.Context(), op))
+	refused("apply", a.Apply(t.Context(), op, before))
+	if err := a.Restore(t.Context(), op, before); err != nil {
+		t.Fatal(err)
+	}
+	if got := at(w.configMap(), "data", flagName); got != "1" {
+		t.Errorf("%s is %v", flagName, got)
+	}
+	_, err := a.Look(t.Context(), op)
+	if refused("the next look", err); !remediation.IsUnfit(err) {
+		t.Error("it tells that a restore failed")
+	}
+	reports := make(chan string, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	over := make(chan error, 1)
+	go func() { over <- a.Watch(ctx, func(what string) { reports <- what }) }()
+	select {
+	case <-reports:
+	case err := <-over:
+		t.Errorf("the watch ended with %v", err)
+	}
+}
+
 func TestAConfigMapIsHalfWayByOurMarkAlone(t *testing.T) {
 	t.Parallel()
 	w := withConfigMap(t, kubetest.New(t), count(1)).ready()

@@ -142,10 +142,11 @@ func TestOnlyThePodThatAStatefulSetWaitsForBlocksIt(t *testing.T) {
 			var p pod
 			name, state, _ := strings.Cut(name, " ")
 			p.Metadata.Name = name
-			switch state {
-			case "ready":
+			if state == "ready" || state == "ready deleted" {
 				p.Status.Conditions = append(p.Status.Conditions, struct{ Type, Status, Reason, Message string }{Type: "Ready", Status: "True"})
-			case "deleted":
+			}
+			switch state {
+			case "deleted", "ready deleted":
 				p.Metadata.DeletionTimestamp = "2026-11-30T15:00:00Z"
 			case "failed":
 				p.Status.Phase = "Failed"
@@ -162,7 +163,10 @@ func TestOnlyThePodThatAStatefulSetWaitsForBlocksIt(t *testing.T) {
 	}{
 		"the lowest that is not ready":       {`{}`, 1, pods("shop-10", "shop-2", "shop-1", "shop-0 ready"), "shop-1"},
 		"all are ready":                      {`{}`, 2, pods("shop-1 ready", "shop-0 ready"), ""},
-		"one is being deleted":               {`{}`, 0, pods("shop-2 deleted", "shop-1", "shop-0"), ""},
+		"a higher one is being deleted":      {`{}`, 0, pods("shop-2 deleted", "shop-1", "shop-0"), "shop-0"},
+		"the lowest is being deleted":        {`{}`, 0, pods("shop-2", "shop-1", "shop-0 deleted"), ""},
+		"a lower one is being deleted":       {`{}`, 1, pods("shop-2", "shop-1 deleted", "shop-0 ready"), ""},
+		"a ready lower one is being deleted": {`{}`, 1, pods("shop-1", "shop-0 ready deleted"), ""},
 		"a lower one is missing":             {`{}`, 0, pods("shop-2", "shop-1"), ""},
 		"the next ones are not made yet":     {`{}`, 1, pods("shop-1", "shop-0 ready"), "shop-1"},
 		"a lower one has ended":              {`{}`, 0, pods("shop-1", "shop-0 failed"), ""},

@@ -55,7 +55,7 @@ func (a *imageChange) Rehearse(ctx context.Context) remediation.Result {
 // Known checks that the service knows the flag, by each pod's own word.
 func (a *flagChange) Known() remediation.PreflightCheck {
 	return remediation.PreflightCheck{ID: "flag/" + a.flag.Name + "/known", Name: "the service knows " + a.flag.Name, Run: func(ctx context.Context) remediation.Result {
-		s, err := a.see(ctx)
+		s, err := a.seeDecides(ctx)
 		if err != nil {
 			return result(err)
 		}
@@ -74,7 +74,7 @@ func (a *flagChange) Known() remediation.PreflightCheck {
 func result(err error) remediation.Result { return remediation.ResultOf(jsonhttp.InDoubt(err)) }
 
 func (a *change) checkLasts(ctx context.Context) remediation.Result {
-	s, err := a.see(ctx)
+	s, err := a.seeDecides(ctx)
 	if err == nil {
 		err = s.refuse()
 	}
@@ -90,7 +90,7 @@ type access struct{ verb, group, resource, name string }
 // checkAccepted asks the API server whether backout may do all that it would, and sends
 // the change as a dry run.
 func (a *change) checkAccepted(ctx context.Context) remediation.Result {
-	s, err := a.see(ctx)
+	s, err := a.seeDecides(ctx)
 	if err == nil {
 		err = s.refuse()
 	}

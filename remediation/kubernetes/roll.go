@@ -163,13 +163,13 @@ func (s *state) blocking(all []pod) string {
 	ordinals := map[int]pod{}
 	for _, p := range all {
 		n, err := strconv.Atoi(strings.TrimPrefix(p.Metadata.Name, s.t.Name()+"-"))
-		if err != nil || p.Metadata.DeletionTimestamp != "" {
+		if err != nil {
 			return ""
 		}
-		switch ordinals[n] = p; {
-		case p.ready():
+		if ordinals[n] = p; p.ready() {
 			ready++
-		case lowest < 0 || n < lowest:
+		}
+		if (!p.ready() || p.gone()) && (lowest < 0 || n < lowest) {
 			lowest = n
 		}
 	}

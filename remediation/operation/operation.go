@@ -222,6 +222,7 @@ func (r *run) undo(ctx context.Context, cause error) error {
 	if r.op.Restore && undoErr == nil {
 		look, err := Look(ctx, r.g, r.op)
 		switch {
+		case remediation.IsUnfit(err): // for a step that is to begin; this one is undone
 		case err != nil:
 			undoErr = remediation.InDoubt(err)
 		case look.Position == remediation.HalfWay:

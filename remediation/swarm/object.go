@@ -234,6 +234,8 @@ func (c *Client) update(ctx context.Context, s *state, field, op string, edit fu
 type tasks struct {
 	// wanted are to run, by name; failed are those that Swarm keeps, the newest first.
 	wanted, failed []task
+	// next are to run once Swarm starts them: after the delay of a restart, or as the next step of an update.
+	next []task
 	// lost were replaced before they ran: the node that they were given to may be down.
 	lost []task
 	// queued: one of the others has no node yet.
@@ -254,6 +256,8 @@ func (c *Client) tasks(ctx context.Context, s *state) (all tasks, err error) {
 			all.wanted = append(all.wanted, t)
 		case state == "failed" || state == "rejected":
 			all.failed = append(all.failed, t)
+		case t.DesiredState == "ready":
+			all.next = append(all.next, t)
 		case t.DesiredState == "shutdown" && t.NodeID != "" && slices.Contains([]string{"assigned", "accepted", "preparing", "ready", "starting"}, state):
 			all.lost = append(all.lost, t)
 		}

@@ -3,6 +3,7 @@ package swarm
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/locotoki/backout/alerts"
@@ -22,12 +23,16 @@ func (c *Client) service(target alerts.Target) *replicas.Service {
 		if err == nil && len(all.wanted) == 0 {
 			err = fmt.Errorf("%s has no tasks", s)
 		}
-		seen := replicas.Listed{Image: s.container().Image, Wanted: s.ServiceStatus.DesiredTasks}
-		for _, t := range all.wanted {
-			seen.Replicas = append(seen.Replicas, c.replica(target, s, t))
-		}
-		return seen, err
+		return c.listed(target, s, all.wanted), err
 	}}
+}
+
+func (c *Client) listed(target alerts.Target, s *state, tasks []task) replicas.Listed {
+	seen := replicas.Listed{Image: s.container().Image, Wanted: s.ServiceStatus.DesiredTasks}
+	for _, t := range tasks {
+		seen.Replicas = append(seen.Replicas, c.replica(target, s, t))
+	}
+	return seen
 }
 
 func (c *Client) replica(target alerts.Target, s *state, t task) replicas.Replica {
@@ -46,10 +51,20 @@ func (c *Client) replica(target alerts.Target, s *state, t task) replicas.Replic
 	}
 }
 
-// Runs says why not every task runs image:version, or returns nil; image "" is the
-// repository that the service runs from.
+// Runs says why not every task runs image:version, or returns nil; image "" is the repository that the service runs from.
+// A task that Swarm is to start after the delay of a restart counts too. Where there is no task, the service's image is
+// what runs next: an application that ends without its database may have none.
 func (c *Client) Runs(ctx context.Context, target alerts.Target, image, version string) error {
-	return c.service(target).Runs(ctx, image, version)
+	service := c.service(target)
+	service.List = func(ctx context.Context) (replicas.Listed, error) {
+		s, err := c.read(ctx, target.Swarm)
+		if err != nil {
+			return replicas.Listed{}, err
+		}
+		all, err := c.tasks(ctx, s)
+		return c.listed(target, s, slices.Concat(all.wanted, all.next)), err
+	}
+	return service.Runs(ctx, image, version)
 }
 
 // Verify checks the tasks one by one, and the smoke checks, as replicas.Service does.

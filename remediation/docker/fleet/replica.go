@@ -17,6 +17,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/docker/compose"
 	"github.com/locotoki/backout/remediation/docker/projectfile"
 )
@@ -117,6 +118,8 @@ type Fleet struct {
 	ProjectName string // its name; "": no container tells
 	Service     string
 	Replicas    []*Replica
+	// others are the project's that were started from another folder, where Replicas are not all of them.
+	others []*Replica
 }
 
 // ByID returns the replica with a container's id, or nil.
@@ -190,16 +193,45 @@ func (f *Fleet) Leftovers(op string) []*Replica {
 	return all
 }
 
-// Survey finds a service's containers, and refuses those of several projects or folders.
+// Survey finds a service's containers that were started from the target's folder, and refuses those of several
+// projects. An operation that has begun takes it: what is started from another folder meanwhile must not keep half
+// of its way.
 func (c *Engine) Survey(ctx context.Context, t alerts.ComposeTarget) (*Fleet, error) {
 	f, err := c.Everywhere(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	all := f.Replicas
+	f.Replicas = nil
+	for _, r := range all {
+		if r.startedFrom(f.Dir) {
+			f.Replicas = append(f.Replicas, r)
+		} else {
+			f.others = append(f.others, r)
+		}
+	}
+	return f, nil
+}
+
+// Whole is Survey for an operation that is to begin: it refuses containers of several folders.
+func (c *Engine) Whole(ctx context.Context, t alerts.ComposeTarget) (*Fleet, error) {
+	f, err := c.Survey(ctx, t)
 	if err == nil {
-		err = f.oneFolder()
+		err = f.OneFolder()
 	}
 	return f, err
 }
 
-// Everywhere is Survey for a watch: where containers of the project were started from
+// FoundWhole is Whole for a service that has a container.
+func (c *Engine) FoundWhole(ctx context.Context, t alerts.ComposeTarget) (*Fleet, error) {
+	f, err := c.Whole(ctx, t)
+	if err == nil && len(f.Members()) == 0 {
+		err = c.absent(ctx, f)
+	}
+	return f, err
+}
+
+// Everywhere is Survey for who only looks: where containers of the project were started from
 // another folder too, they are among the replicas. To compose they are the project's own:
 // it knows a project by its name, and recreates a container only if its config hash differs.
 func (c *Engine) Everywhere(ctx context.Context, t alerts.ComposeTarget) (*Fleet, error) {
@@ -263,21 +295,25 @@ func oneProject(t alerts.ComposeTarget, replicas []*Replica) error {
 		"target: {compose: {project: %s}} in the playbook, with the right one", all[0])
 }
 
-// oneFolder says from which folders a service's containers were started, where that is not only the target's: what is
-// written into its files would not last for the others.
-func (f *Fleet) oneFolder() error {
+// OneFolder says, of a Survey, from which folders a service's containers were started, where that is not only the target's:
+// what is written into its files would not last for the others.
+func (f *Fleet) OneFolder() error {
+	if len(f.others) == 0 {
+		return nil
+	}
 	folders := map[string]bool{}
-	for _, r := range f.Replicas {
-		if !r.startedFrom(f.Dir) {
-			folders[r.Folder()] = true
+	running := 0
+	for _, r := range slices.Concat(f.Members(), f.others) {
+		if r.Running() {
+			running++
 		}
 	}
-	if len(folders) == 0 {
-		return nil
+	for _, r := range f.others {
+		folders[r.Folder()] = true
 	}
 	all := append([]string{f.Dir}, slices.Sorted(maps.Keys(folders))...)
 	return hint.Add(fmt.Errorf("project %s has containers of service %s that were started from %d folders: %s", f.ProjectName, f.Service, len(all), strings.Join(all, ", ")),
-		"docker-compose -p %s up -d --force-recreate --scale %s=%d %s in %s, so that all are started from there", f.ProjectName, f.Service, len(f.Members()), f.Service, f.Dir)
+		"docker-compose -p %s up -d --force-recreate --scale %s=%d %s in %s, so that all are started from there", f.ProjectName, f.Service, max(running, 1), f.Service, f.Dir)
 }
 
 // Project finds the project's files, as its newest container that was started there names them.
@@ -311,18 +347,18 @@ func (f *Fleet) Images() (ids, names []string) {
 	return ids, names
 }
 
-// Found is the survey of a service that has a container; without one nothing can be
-// done to it, and nothing said of it.
+// Found is Everywhere for a service that has a container; without one nothing can be
+// said of it.
 func (c *Engine) Found(ctx context.Context, t alerts.ComposeTarget) (*Fleet, error) {
-	f, err := c.Survey(ctx, t)
+	f, err := c.Everywhere(ctx, t)
 	if err == nil && len(f.Members()) == 0 {
 		err = c.absent(ctx, f)
 	}
 	return f, err
 }
 
-// FoundBy is found for an operation, of whose way containers that are out of their
-// place are a part.
+// FoundBy is Survey for an operation on a service that has a container, of whose way
+// containers that are out of their place are a part; without one nothing can be done to it.
 func (c *Engine) FoundBy(op string) func(context.Context, alerts.ComposeTarget) (*Fleet, error) {
 	return func(ctx context.Context, t alerts.ComposeTarget) (*Fleet, error) {
 		f, err := c.Survey(ctx, t)
@@ -331,6 +367,15 @@ func (c *Engine) FoundBy(op string) func(context.Context, alerts.ComposeTarget) 
 		}
 		return f, err
 	}
+}
+
+// MayBegin is OneFolder for a look as an operation. One that has begun, or is half-way, is looked at all the same: it may
+// have to be undone.
+func (f *Fleet) MayBegin(op string, at remediation.Position) error {
+	if at == remediation.HalfWay || f.TouchedBy(op) {
+		return nil
+	}
+	return remediation.Unfit(f.OneFolder())
 }
 
 // TouchedBy reports whether a container is an operation's, or its undo's.
