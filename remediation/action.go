@@ -132,8 +132,8 @@ func IsInDoubt(err error) bool {
 	return MarkedInDoubt(err) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// Unfit marks why no step may begin on a target as it is; nil stays nil. It says nothing against the way back of a step
-// that has begun, or of one that is undone.
+// Unfit marks why no step may begin on a target as it is; nil stays nil. It says nothing against finishing a step
+// that has begun, or undoing one.
 func Unfit(err error) error {
 	if err == nil {
 		return nil

@@ -72,7 +72,7 @@ func (a *change) see(ctx context.Context) (seen, error) {
 	return seen{s, now, a.want(now)}, nil
 }
 
-// seeDecides is see, and refuses a field that does not decide, since something overrules it. The way back and a watch
+// seeDecides is see, and refuses a field that does not decide, since something overrules it. An undo and a watch
 // take see: what came in mid-operation must not keep what the operation changed.
 func (a *change) seeDecides(ctx context.Context) (seen, error) {
 	s, err := a.see(ctx)
