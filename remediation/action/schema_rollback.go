@@ -176,8 +176,8 @@ func (k schemaRollback) Bind(pb *alerts.Playbook, params any) (remediation.Actio
 	return k.schemas.Rollback(s)
 }
 
-// tolerated checks that one of the versions is running. If nothing runs, nothing
-// breaks. The error is a *remediation.VersionError only where each answer was seen.
+// tolerated checks that one of the versions is what runs, or would start. The error is a
+// *remediation.VersionError only where each answer was seen.
 func (k schemaRollback) tolerated(ctx context.Context, target alerts.Target, versions []string) error {
 	if k.images == nil {
 		return errors.New("the running version is unknown")

@@ -415,6 +415,7 @@ func TestWhatIsTooSlowIsNotAskedAgainAndAgain(t *testing.T) {
 	}
 	m := slow("errors_total[5m]")
 	o := options(t, m)
+	o.MaxLoad = 1 // with two, both may have begun on it
 	o.To = day.AddDate(0, 0, 9)
 	r := mustRun(t, o)
 	asked := 0
@@ -423,7 +424,7 @@ func TestWhatIsTooSlowIsNotAskedAgainAndAgain(t *testing.T) {
 			asked += n
 		}
 	}
-	if a := alertNamed(t, r, "alert of error_rate"); asked > 5*MaxLoad || len(r.Gaps) != 1 || !a.Blind() || alertNamed(t, r, "error_rate").NoData > 0 {
+	if a := alertNamed(t, r, "alert of error_rate"); asked > 6 || len(r.Gaps) != 1 || !a.Blind() || alertNamed(t, r, "error_rate").NoData > 0 {
 		t.Errorf("asked %d times, gaps %+v", asked, r.Gaps)
 	}
 	m = slow("")

@@ -466,15 +466,3 @@ func TestStatusShowsATargetThatNoStepCouldActOn(t *testing.T) {
 		t.Errorf("it shows what nobody looks at any more: %q", got)
 	}
 }
-
-// A restore that is held may yet bring its rollout back: none is declared over it.
-func TestNoRolloutIsDeclaredOverARestore(t *testing.T) {
-	w := newHarness(t)
-	id := backedOut(w)
-	w.must(w.restore(id))
-	freeze(w, time.Hour)
-	w.pass(time.Minute)
-	w.is(id, remediation.Waiting, remediation.HoldFrozen)
-	_, err := w.engine.DeclareRollout(w.ctx, "", "", "beta", "eve", "canary")
-	refused(t, err, remediation.Conflict)
-}

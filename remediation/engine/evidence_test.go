@@ -159,6 +159,35 @@ func TestATriggerThatItsOwnStageConfirmedCountsInALaterOne(t *testing.T) {
 	w.steps(id, done, done, pending)
 }
 
+// A rollout that the incident ended, and that was declared again since, is at the stage of that.
+func TestATriggerOfTheStageThatWasDeclaredAgainCounts(t *testing.T) {
+	w := newHarness(t, betaLatency)
+	w.breach("error_rate")
+	id := w.fire("error_rate", "fp1") // while nothing is rolled out
+	w.pass(6 * time.Minute)
+	w.declare("alpha")
+	w.pass(time.Minute)
+	w.cured("error_rate")
+	w.calm("error_rate")
+	w.pass(5 * time.Minute)
+	w.post("resolved", "error_rate", "fp1")
+	w.pass(time.Hour)
+	w.is(id, remediation.Closed, "")
+	w.rollout(remediation.RolloutRolledBack, remediation.StageNone, false)
+	w.breach("error_rate")
+	w.fire("error_rate", "fp9") // it comes back
+	w.pass(3 * time.Minute)
+	w.is(id, remediation.Waiting, remediation.HoldNoRollout)
+	w.declare("beta")
+	w.calm("error_rate")
+	w.breach("latency")
+	w.fire("latency", "fp2")
+	w.pass(20 * time.Minute)
+	if w.target("restart").effects != 1 {
+		t.Errorf("latency breaches in its stage, and nothing is done: %v", w.log(id))
+	}
+}
+
 func TestATriggerOfTheStageThatAnAbortEndedStillCounts(t *testing.T) {
 	w := newHarness(t, betaLatency)
 	w.declare("beta")

@@ -393,14 +393,16 @@ func TestARestoreSurvivesACrashAtEveryCommit(t *testing.T) {
 	})
 }
 
+// It may yet bring its rollout back: none is declared over it.
+func TestNoRolloutIsDeclaredOverARestore(t *testing.T) {
+	w, _ := heldRestore(t)
+	_, err := w.engine.DeclareRollout(w.ctx, "", "", "beta", "eve", "canary")
+	refused(t, err, remediation.Conflict)
+}
+
 // What came after a restore had begun may hold it, and is forced like what came before.
 func TestARestoreThatIsHeldCanBeForced(t *testing.T) {
-	w := newHarness(t)
-	id := backedOut(w)
-	w.must(w.restore(id))
-	freeze(w, time.Hour)
-	w.pass(time.Minute)
-	w.is(id, remediation.Waiting, remediation.HoldFrozen)
+	w, id := heldRestore(t)
 	for range 2 { // the second says nothing new
 		w.must(w.force(id))
 	}
@@ -418,8 +420,7 @@ func TestARestoreThatIsHeldCanBeForced(t *testing.T) {
 	if forced != 1 {
 		t.Errorf("the audit log tells %d times that it was forced", forced)
 	}
-	_, err = w.engine.Thaw(w.ctx, "shop", "eve", "seen")
-	w.must(err)
+	w.target("image_retag").lookErr = nil
 	w.pass(time.Minute)
 	w.is(id, remediation.Closed, "")
 	if w.incident(id).ByHand {

@@ -115,7 +115,20 @@ func TestThePublicPageOfAClosedIncidentThatCannotBeWatchedIsAPersons(t *testing.
 	}
 }
 
-func TestTheCallToAClosedIncidentThatWasBlindEndsOnceItCanBeWatched(t *testing.T) {
+// It is true until it is cleared, whatever Prometheus says.
+func TestASignalThatWasClosedByHandCallsNobodyWhilePrometheusIsBlind(t *testing.T) {
+	w, id := raised(t, replace("breach_of_trust, signal: critical-security-vulnerability, plan: ladder", "breach_of_trust, signal: critical-security-vulnerability, plan: longer"))
+	w.must(w.change(id, view.Close, ""))
+	w.prom.err = remediation.ErrNoAnswer
+	w.pass(30 * time.Minute)
+	if p := w.public(id); p.Status == remediation.PublicResolved || w.needed("no_data") != 0 {
+		t.Errorf("the public page says %s: %v", p.Status, w.log(id))
+	}
+}
+
+// calledWhileBlind is such an incident that nobody can watch any more, which a person was called to.
+func calledWhileBlind(t *testing.T) (*harness, string) {
+	t.Helper()
 	w, id := closedInABreach(t)
 	w.calm("error_rate")
 	w.prom.up, w.prom.down = 3, 1
@@ -123,6 +136,11 @@ func TestTheCallToAClosedIncidentThatWasBlindEndsOnceItCanBeWatched(t *testing.T
 	if w.needed("no_data") != 1 {
 		t.Fatalf("nobody is called: %v", w.log(id))
 	}
+	return w, id
+}
+
+func TestTheCallToAClosedIncidentThatWasBlindEndsOnceItCanBeWatched(t *testing.T) {
+	w, id := calledWhileBlind(t)
 	w.prom.down = 0
 	w.pass(time.Minute)
 	if p := w.public(id); p.Status != remediation.PublicResolved || w.needed("no_data") != 0 {
@@ -131,13 +149,7 @@ func TestTheCallToAClosedIncidentThatWasBlindEndsOnceItCanBeWatched(t *testing.T
 }
 
 func TestTheCallToAClosedIncidentThatWasBlindEndsOnceItsBreachIsSeen(t *testing.T) {
-	w, id := closedInABreach(t)
-	w.calm("error_rate")
-	w.prom.up, w.prom.down = 3, 1
-	w.pass(time.Hour)
-	if w.needed("no_data") != 1 {
-		t.Fatalf("nobody is called: %v", w.log(id))
-	}
+	w, _ := calledWhileBlind(t)
 	w.breach("error_rate")
 	w.pass(time.Minute)
 	if w.needed("no_data") != 0 {

@@ -18,8 +18,12 @@ func TestAnOrderThatWasDeniedIsNoBreachThatContinues(t *testing.T) {
 		nothing    bool
 		wantStatus string
 	}{
-		"an abort":          {view.IncidentView{State: remediation.Exhausted, Steps: []view.StepView{schema}}, true, "No step ran: needs a person"},
-		"a signal":          {view.IncidentView{State: remediation.Exhausted, Triggers: []view.TriggerView{signal}, Steps: []view.StepView{schema}}, true, "No step ran: needs a person"},
+		"an abort": {view.IncidentView{State: remediation.Exhausted, Steps: []view.StepView{schema}}, true, "No step ran: needs a person"},
+		"a signal": {view.IncidentView{State: remediation.Exhausted, Triggers: []view.TriggerView{signal}, Steps: []view.StepView{schema}}, true, "No step ran: needs a person"},
+		"an abort whose first step failed": {view.IncidentView{State: remediation.Exhausted, Steps: []view.StepView{
+			{ID: "1-flag_off", State: remediation.StepUndone}, schema}}, false, "Remediation failed: needs a person"},
+		"an abort that told people": {view.IncidentView{State: remediation.Exhausted, Steps: []view.StepView{
+			{ID: "1-status_page", State: remediation.StepDone, Tells: true}, schema}}, true, "No step ran: needs a person"},
 		"a metric's breach": {view.IncidentView{State: remediation.Exhausted, Triggers: []view.TriggerView{{Trigger: "error_rate"}}, Steps: []view.StepView{schema}}, false, "Remediation failed: needs a person"},
 		"a step of it was denied": {view.IncidentView{State: remediation.Recovered, Triggers: []view.TriggerView{signal}, Steps: []view.StepView{
 			{ID: "1-flag_off", State: remediation.StepDone}, {ID: "2-schema_rollback", State: remediation.StepSkipped}}}, false, "Steps were skipped: waiting for the signal to be cleared"},

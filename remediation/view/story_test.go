@@ -213,13 +213,3 @@ func TestAStatusSaysWhatBecameOfAnAlertThatOpenedNothing(t *testing.T) {
 		}
 	}
 }
-
-func TestNothingRanOnlyIfNoStepDid(t *testing.T) {
-	v := view.IncidentView{State: remediation.Exhausted, Steps: []view.StepView{{State: remediation.StepSkipped}, {State: remediation.StepUndone, Tells: true}}}
-	if !v.NothingRan() {
-		t.Error("a step ran")
-	}
-	if v.Steps[1].Tells = false; v.NothingRan() {
-		t.Error("a step that was undone did not run")
-	}
-}
