@@ -66,8 +66,7 @@ func takeLease(ctx context.Context, p *postgres) (*lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A connection whose context ended says that it is closed, and not why.
-	failed := func(err error) (*lease, error) { return nil, errors.Join(err, context.Cause(ctx), c.close()) }
+	failed := func(err error) (*lease, error) { return nil, errors.Join(ended(ctx, err), c.close()) }
 	var first string
 	for {
 		err := l.take(ctx, c.c)

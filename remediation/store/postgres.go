@@ -122,13 +122,26 @@ func (p *postgres) dial(ctx context.Context, u use) (*pgConn, error) {
 	}
 	pc, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", p, err)
+		return nil, fmt.Errorf("connect to %s: %w", p, ended(ctx, err))
 	}
 	c := &pgConn{db: p, c: pc, reads: u == toRead, queries: map[string]pgStatement{}, mark: -1}
 	if err := c.prepare(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", p, err), c.close())
+		return nil, errors.Join(fmt.Errorf("%s: %w", p, ended(ctx, err)), c.close())
 	}
 	return c, nil
+}
+
+// ended adds to an error that the time of ctx was over, where only a closed connection or a
+// timeout of the network is told. The network may notice before ctx does.
+func ended(ctx context.Context, err error) error {
+	cause := context.Cause(ctx)
+	if end, limited := ctx.Deadline(); cause == nil && limited && !time.Now().Before(end) {
+		cause = context.DeadlineExceeded
+	}
+	if cause == nil || errors.Is(err, cause) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", cause, err)
 }
 
 // prepare refuses a database that would change texts, and makes sure that a commit

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -338,6 +339,24 @@ func TestTheWaitForALeaseEndsWithItsContext(t *testing.T) {
 		}
 	}
 	closeStore(t, s)
+}
+
+// over is a context whose time is over, and whose timer has not noticed.
+type over struct{ context.Context }
+
+func (over) Deadline() (time.Time, bool) { return time.Now().Add(-time.Millisecond), true }
+
+func TestAConnectionThatIsNotMadeInTimeSaysSo(t *testing.T) {
+	db, err := newPostgres(storetest.Postgres(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.config.DialFunc = func(_ context.Context, network, _ string) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Net: network, Err: os.ErrDeadlineExceeded}
+	}
+	if _, err := db.dial(over{t.Context()}, toWrite); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
 }
 
 func TestALeaseThatRanOutWhileNobodyElseCameIsTakenAgain(t *testing.T) {
