@@ -40,7 +40,7 @@ func CheckConflicts(playbooks []*Playbook) error {
 	if len(ps) == 0 {
 		return nil
 	}
-	return ps.sorted()
+	return ps.Sorted()
 }
 
 // meets reports whether two targets are one workload.

@@ -41,7 +41,7 @@ func (doc *Document) Err() error {
 	if len(doc.d.list) == 0 {
 		return nil
 	}
-	return doc.d.list.sorted()
+	return doc.d.list.Sorted()
 }
 
 func newDecoder(what, begin, name string) *decoder {

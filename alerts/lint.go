@@ -36,7 +36,7 @@ func (p *Playbook) Warnings() []Problem {
 	}
 	l.dashboards()
 	l.people()
-	return l.list.sorted()
+	return l.list.Sorted()
 }
 
 // linter collects warnings.

@@ -45,6 +45,12 @@ func Default(kinds []ActionKind) (*Playbook, error) {
 // can change, since a playbook names what is run. It returns all mistakes in the
 // file together, as Problems.
 func Load(path string, kinds []ActionKind) (*Playbook, error) {
+	return whole(LoadPartly(path, kinds))
+}
+
+// LoadPartly is Load that returns the playbook with its mistakes if the rules are made of
+// none of what is wrong: they can be checked, and nothing else may be done with it.
+func LoadPartly(path string, kinds []ActionKind) (*Playbook, error) {
 	// Before the file is read, for a better message.
 	before, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -74,18 +80,29 @@ func Load(path string, kinds []ActionKind) (*Playbook, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read playbook: %w", err)
 	}
-	return Parse(path, src, kinds)
+	return parse(path, src, kinds)
+}
+
+func whole(pb *Playbook, err error) (*Playbook, error) {
+	if err != nil {
+		return nil, err
+	}
+	return pb, nil
 }
 
 // Parse checks a playbook's text. The error has all mistakes
 // together, as Problems, which name the file as name.
 func Parse(name string, src []byte, kinds []ActionKind) (*Playbook, error) {
+	return whole(parse(name, src, kinds))
+}
+
+func parse(name string, src []byte, kinds []ActionKind) (*Playbook, error) {
 	d := newDecoder("the playbook", "begin with service: and the service's name", name)
 	d.kinds = kinds
 	pb := &Playbook{}
 	root := d.whole(src, pb)
 	if root == nil {
-		return nil, d.list.sorted()
+		return nil, d.list.Sorted()
 	}
 	if root.Kind == yaml.MappingNode && pb.Service == "" && slices.ContainsFunc(root.Content, func(n *yaml.Node) bool { return n.Value == "prometheus" || n.Value == "tokens" }) {
 		return nil, Problems{{File: name, Line: 1, Message: "this is a configuration of backout, not a playbook", Try: "--config.file=" + name}}
@@ -95,11 +112,15 @@ func Parse(name string, src []byte, kinds []ActionKind) (*Playbook, error) {
 	if root.Kind == yaml.MappingNode {
 		v.validate()
 	}
-	if len(d.list) > 0 {
-		return nil, d.list.sorted()
+	pb.pos = d.pos
+	switch {
+	case len(d.list) > d.outside:
+		return nil, d.list.Sorted()
+	case len(d.list) > 0:
+		return pb, d.list.Sorted()
 	}
 	sum := sha256.Sum256(src)
-	pb.Hash, pb.Source, pb.pos = hex.EncodeToString(sum[:]), bytes.Clone(src), d.pos
+	pb.Hash, pb.Source = hex.EncodeToString(sum[:]), bytes.Clone(src)
 	return pb, nil
 }
 

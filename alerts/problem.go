@@ -43,9 +43,9 @@ func (ps Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// sorted returns the problems in order, each once: what an anchor holds is
+// Sorted returns the problems in order, each once: what an anchor holds is
 // looked at again wherever it is used.
-func (ps Problems) sorted() Problems {
+func (ps Problems) Sorted() Problems {
 	slices.SortStableFunc(ps, func(a, b Problem) int {
 		return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), strings.Compare(a.Message, b.Message))
 	})
@@ -92,6 +92,8 @@ func (p *Playbook) InQuery(path string, lines int, message, try string) Problem 
 type report struct {
 	pos  position
 	list Problems
+	// outside is how many of them are of noRules.
+	outside int
 	// bad holds the paths that a problem was reported for already: what else
 	// would be said of their value is not true.
 	bad map[string]bool
@@ -107,7 +109,17 @@ func (r *report) at(path, message, try string, also ...string) {
 	if r.isBad(path) || slices.ContainsFunc(also, r.isBad) {
 		return
 	}
-	r.list = append(r.list, Problem{File: r.pos.file, Line: r.pos.line(path), Message: message, Try: try})
+	r.add(path, r.pos.line(path), message, try)
+}
+
+// noRules are the keys that no generated rule and no test of one is made of.
+var noRules = []string{"target", "flags", "plans", "limits", "checklist", "team"}
+
+func (r *report) add(path string, line int, message, try string) {
+	r.list = append(r.list, Problem{File: r.pos.file, Line: line, Message: message, Try: try})
+	if first, _, _ := strings.Cut(strings.ReplaceAll(path, "[", "."), "."); slices.Contains(noRules, first) {
+		r.outside++
+	}
 }
 
 // isBad reports whether a problem was reported of a value or of one around it.
@@ -122,7 +134,7 @@ func (r *report) isBad(path string) bool {
 
 // spoil reports a problem of the value at path and keeps others from judging it.
 func (r *report) spoil(path string, line int, message, try string) {
-	r.list = append(r.list, Problem{File: r.pos.file, Line: line, Message: message, Try: try})
+	r.add(path, line, message, try)
 	r.bad[path] = true
 }
 

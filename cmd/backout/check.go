@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -50,7 +51,7 @@ func (c *commands) addCheck() {
 // findings are the answer of check.
 type findings struct {
 	OK       bool             `json:"ok"`
-	Errors   []alerts.Problem `json:"errors"`
+	Errors   alerts.Problems  `json:"errors"`
 	Warnings []alerts.Problem `json:"warnings"`
 	// Checked names the playbooks that are good.
 	Checked []string `json:"checked"`
@@ -123,8 +124,8 @@ func (f settingsFlags) check() (findings, error) {
 	if err != nil {
 		return findings{}, err
 	}
-	found := findings{Errors: []alerts.Problem{}, Warnings: []alerts.Problem{}, Checked: []string{}}
-	playbooks, err := f.loadPlaybooks(playbookKinds(kinds.list))
+	found := findings{Errors: alerts.Problems{}, Warnings: []alerts.Problem{}, Checked: []string{}}
+	playbooks, others, err := f.loadPlaybooks(playbookKinds(kinds.list))
 	errs = append(errs, err)
 	if u := config.ExternalURL; u != nil && u.Scheme == "http" && !trust.Loopback(u.Hostname()) && len(config.Tokens) > 0 {
 		found.Warnings = append(found.Warnings, alerts.Problem{
@@ -135,19 +136,22 @@ func (f settingsFlags) check() (findings, error) {
 	if errs[0] == nil && *f.configFile != "" && len(*f.playbookFiles) > 0 {
 		found.Errors = append(found.Errors, outsideProjects(config.DockerProjects, playbooks)...)
 	}
-	for _, pb := range playbooks {
-		found.Warnings = append(found.Warnings, pb.Warnings()...)
+	for _, pb := range slices.Concat(playbooks, others) {
+		good := slices.Contains(playbooks, pb)
+		if good {
+			found.Warnings = append(found.Warnings, pb.Warnings()...)
+		}
 		judged, err := rules.Check(pb)
 		found.Errors = append(found.Errors, judged.Errors...)
 		found.Warnings = append(found.Warnings, judged.Warnings...)
-		if err != nil || len(judged.Errors) > 0 {
-			errs = append(errs, err)
+		errs = append(errs, err)
+		if err != nil || len(judged.Errors) > 0 || !good {
 			continue
 		}
 		found.playbooks = append(found.playbooks, pb)
 		found.Checked = append(found.Checked, pb.Service+" "+pb.Release.Version)
 	}
-	found.Errors = append(found.Errors, problems(errors.Join(errs...))...)
+	found.Errors = append(found.Errors, problems(errors.Join(errs...))...).Sorted()
 	found.OK = len(found.Errors) == 0
 	return found, kinds.Close()
 }

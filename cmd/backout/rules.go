@@ -56,7 +56,7 @@ func (c *commands) addRules() {
 		if err != nil {
 			return err
 		}
-		playbooks, err := files.loadPlaybooks(playbookKinds(kinds.list))
+		playbooks, _, err := files.loadPlaybooks(playbookKinds(kinds.list))
 		if err := closing(kinds, err); err != nil {
 			return wrong("", "%w", err)
 		}

@@ -50,7 +50,7 @@ type settings struct {
 // load reads all of them; its error has the mistakes of all files.
 func (f settingsFlags) load(kinds []alerts.ActionKind) (settings, error) {
 	conf, err := f.loadConfig()
-	playbooks, perr := f.loadPlaybooks(kinds)
+	playbooks, _, perr := f.loadPlaybooks(kinds)
 	if err := errors.Join(err, perr); err != nil {
 		return settings{}, wrong("", "%w", err)
 	}
@@ -71,28 +71,29 @@ func (f settingsFlags) loadConfig() (*config.Config, error) {
 }
 
 // loadPlaybooks reads playbooks, or the built-in example if no file is given.
-// Its error has the problems of all of them; those that are good are returned
-// with it.
-func (f playbookFlags) loadPlaybooks(kinds []alerts.ActionKind) ([]*alerts.Playbook, error) {
+// Its error has the problems of all of them; with it are returned those that are good,
+// and others whose rules can be checked.
+func (f playbookFlags) loadPlaybooks(kinds []alerts.ActionKind) (good, others []*alerts.Playbook, err error) {
 	if len(*f.playbookFiles) == 0 {
 		pb, err := alerts.Default(kinds)
 		if err != nil {
-			return nil, fmt.Errorf("built-in playbook: %w", err)
+			return nil, nil, fmt.Errorf("built-in playbook: %w", err)
 		}
 		f.example(pb.Service)
-		return []*alerts.Playbook{pb}, nil
+		return []*alerts.Playbook{pb}, nil, nil
 	}
-	var list []*alerts.Playbook
 	var errs []error
 	for _, file := range *f.playbookFiles {
-		pb, err := alerts.Load(file, kinds)
-		if err != nil {
-			errs = append(errs, err)
-			continue
+		pb, err := alerts.LoadPartly(file, kinds)
+		switch {
+		case err == nil:
+			good = append(good, pb)
+		case pb != nil:
+			others = append(others, pb)
 		}
-		list = append(list, pb)
+		errs = append(errs, err)
 	}
-	return list, errors.Join(append(errs, alerts.CheckConflicts(list))...)
+	return good, others, errors.Join(append(errs, alerts.CheckConflicts(good))...)
 }
 
 // playbookKinds are the kinds as the playbooks' loader takes them.
