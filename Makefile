@@ -49,15 +49,15 @@ demo: tools build $(if $(filter kubernetes,$(SCENARIO)),kubelab) ## Show the who
 # packages that have goroutines, and of RACED the tests in which something runs at the same time. What is C translated to Go
 # is three times as slow with it; SQLite's driver, which is Go, has it: a package without it hides what sync.Map does from
 # the others.
-# The tests of the whole stack and against the Docker engine have the machine to themselves: they wait for it.
+# The tests against the Docker engine wait for half of their time: they run at the same time as those with the race
+# detector, which do not. The tests of the whole stack have the machine to themselves: they wait for it.
 PLAIN := ./cmd/backout ./remediation/kubernetes ./receiver ./remediation/postgres ./rules ./remediation/engine ./remediation/store \
   ./remediation/unleash ./remediation/backtest ./deploy/kubernetes ./remediation/scenario ./deploy/kube/kubetest ./alerts ./remediation \
   ./remediation/action ./remediation/action/actiontest
-ALONE := ./deploy/demo ./remediation/docker
 RACED := ./remediation/engine ./receiver ./remediation/store ./remediation/backtest
 NORACE := $(foreach p,sqlite/lib libc/... memory/...,-gcflags='modernc.org/$(p)=-race=false')
 CONCURRENT = $$(awk '/^func / {name = $$2} /go func|\.Go\(|running\(t|watching\(t|\.preflight\(\)|newRehearsalHarness\(|SQLiteIsAStore|TwoStores|oneFails|commitFails|connectionLost|viewCancelled|InMemory|Interrupted/ && name ~ /^Test/ {print substr(name, 1, index(name, "(") - 1)}' $(RACED:=/*_test.go) | sort -u | paste -sd'|')
-OTHERS = $(filter-out $(PLAIN) $(ALONE) ./remediation/swarm,$(patsubst github.com/locotoki/backout/%,./%,$(shell go list ./...)))
+OTHERS = $(filter-out $(PLAIN) ./deploy/demo ./remediation/docker ./remediation/swarm,$(patsubst github.com/locotoki/backout/%,./%,$(shell go list ./...)))
 # The folders of what may run at the same time as something else.
 BUSY = $(shell grep -rlE --include='*.go' --exclude-dir=.cache '\bgo func|^\s*go [a-z]|\.Go\b|sync|http\.' . | xargs -n1 dirname | sort -u)
 
@@ -75,13 +75,18 @@ test test-long lint: export GOGC := 400
 test test-long lint generate check-generated: export CGO_ENABLED := 0
 
 # What both test targets run, with one engine, database and API server; SHORT is -short or nothing.
-.PHONY: tests
+.PHONY: tests tests-race tests-docker
 tests:
 	@$(GOTEST) $(SHORT) $(PLAIN) $(filter-out $(BUSY),$(OTHERS))
+	@$(MAKE) --no-print-directory -j2 -Otarget tests-docker tests-race
+	@$(GOTEST) $(SHORT) ./deploy/demo
+
+tests-docker:
+	@$(GOTEST) $(SHORT) ./remediation/docker
+
+tests-race:
 	@CGO_ENABLED=1 $(GOTEST) $(SHORT) -race $(NORACE) -run "^($(CONCURRENT))$$" $(RACED)
 	@CGO_ENABLED=1 $(GOTEST) $(SHORT) -race $(NORACE) ./remediation/lease $(filter-out ./remediation/lease,$(filter $(BUSY),$(OTHERS)))
-	@$(GOTEST) $(SHORT) ./remediation/docker
-	@$(GOTEST) $(SHORT) ./deploy/demo
 
 .PHONY: test
 test: tools promtool3 compose2 kubelab kustomize ## Run all tests but Swarm's, with crashes at a sample of the crash points
