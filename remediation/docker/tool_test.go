@@ -593,15 +593,21 @@ func TestTwoProjectsOfOneFolderAreToldApart(t *testing.T) {
 	}
 }
 
-// The hint's command brings all of them to one folder, and then the flag is turned off.
-func TestReplicasOfTwoFoldersAreBroughtToOne(t *testing.T) {
-	w := newHarness(t).second()
-	w.target.Probe = alerts.Probe{Timeout: w.target.Probe.Timeout}
-	older := &harness{T: t, api: w.api, project: w.project, dir: t.TempDir(), tool: w.tool}
-	for _, h := range []*harness{older, w} {
-		h.write("compose.yaml", fmt.Sprintf("services:\n  web:\n    image: %s\n    environment: {FLAG: \"${FLAG:-0}\"}\n", w.image))
+// twoFolders are two folders of one project, each with FLAG=1.
+func twoFolders(t *testing.T) (one, other *harness) {
+	one = newHarness(t).second()
+	one.target.Probe = alerts.Probe{Timeout: one.target.Probe.Timeout}
+	other = &harness{T: t, api: one.api, project: one.project, dir: t.TempDir(), tool: one.tool}
+	for _, h := range []*harness{other, one} {
+		h.write("compose.yaml", fmt.Sprintf("services:\n  web:\n    image: %s\n    environment: {FLAG: \"${FLAG:-0}\"}\n", one.image))
 		h.write(".env", "FLAG=1\n")
 	}
+	return one, other
+}
+
+// The hint's command brings all of them to one folder, and then the flag is turned off.
+func TestReplicasOfTwoFoldersAreBroughtToOne(t *testing.T) {
+	w, older := twoFolders(t)
 	older.up2("up", "-d", "--scale", "web=2")
 	w.up2("up", "-d", "--scale", "web=3")
 	_, err := w.byTool(nil).Look(t.Context(), op)
@@ -631,13 +637,7 @@ func TestAReplicaOfAnotherFolderInMidOperationLeavesTheUndo(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newHarness(t).second()
-			w.target.Probe = alerts.Probe{Timeout: w.target.Probe.Timeout}
-			newer := &harness{T: t, api: w.api, project: w.project, dir: t.TempDir(), tool: w.tool}
-			for _, h := range []*harness{newer, w} {
-				h.write("compose.yaml", fmt.Sprintf("services:\n  web:\n    image: %s\n    environment: {FLAG: \"${FLAG:-0}\"}\n", w.image))
-				h.write(".env", "FLAG=1\n")
-			}
+			w, newer := twoFolders(t)
 			w.up2("up", "-d", "--scale", "web=2")
 			a := w.byTool(nil)
 			before := w.off(a, op)

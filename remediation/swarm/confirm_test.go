@@ -1,13 +1,7 @@
 package swarm
 
 import (
-	"encoding/json"
 	"fmt"
-	"log/slog"
-	"net"
-	"net/http"
-	"net/http/httptest"
-	"net/url"
 	"strings"
 	"testing"
 
@@ -35,34 +29,9 @@ func TestAFlagIsOffOnceTheTasksConfirmIt(t *testing.T) {
 			if tc.mark != "" {
 				labels[markLabel] = fmt.Sprintf(`{"env/FLAG": %q}`, tc.mark)
 			}
-			answer := func(what any) http.HandlerFunc {
-				return func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(what) }
-			}
-			mux := http.NewServeMux()
-			mux.HandleFunc("/_ping", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Api-Version", "1.41") })
-			mux.HandleFunc("/v1.41/services", answer([]object{{
+			c, port := fakeEngine(t, object{
 				"ID": "s1", "Spec": object{"Name": "web", "Labels": labels, "TaskTemplate": spec}, "ServiceStatus": object{"RunningTasks": 1, "DesiredTasks": 1},
-			}}))
-			mux.HandleFunc("/v1.41/tasks", answer([]object{{
-				"ID": "t1", "Slot": 1, "DesiredState": "running", "Spec": spec, "Status": object{"State": "running"},
-				"NetworksAttachments": []object{{"Addresses": []string{"127.0.0.1/8"}}},
-			}}))
-			mux.HandleFunc("/said", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, tc.says) })
-			server := httptest.NewServer(mux) // the engine, and the task
-			defer server.Close()
-			at, err := url.Parse(server.URL)
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, port, err := net.SplitHostPort(at.Host)
-			if err != nil {
-				t.Fatal(err)
-			}
-			c, err := New(Options{Host: "tcp://" + at.Host, Logger: slog.New(slog.DiscardHandler)})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
+			}, []object{runningTask(spec)}, tc.says)
 			target := alerts.Target{Swarm: &alerts.SwarmTarget{Service: "web"}, Probe: alerts.Probe{Port: port, Flags: tc.path}}
 			if tc.path != "" { // a flag that is kept elsewhere is asked for too
 				if err := c.Serves(t.Context(), target, alerts.Flag{Name: flagName, Off: "0"}); probe.Denied(err) != strings.HasPrefix(tc.name, "denied") || (err == nil) != (tc.name == "confirmed") {

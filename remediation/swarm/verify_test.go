@@ -1,13 +1,7 @@
 package swarm
 
 import (
-	"encoding/json"
 	"fmt"
-	"log/slog"
-	"net"
-	"net/http"
-	"net/http/httptest"
-	"net/url"
 	"testing"
 
 	"github.com/locotoki/backout/alerts"
@@ -16,33 +10,9 @@ import (
 // A service whose restart_policy is none has no task any more for one that ended. Swarm counts what it is to have.
 func TestTasksThatAreMissingCount(t *testing.T) {
 	spec := object{"ContainerSpec": object{"Image": "shop:v1@sha256:00"}}
-	answer := func(what any) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(what) }
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("/_ping", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Api-Version", "1.41") })
-	mux.HandleFunc("/v1.41/services", answer([]object{{
+	c, port := fakeEngine(t, object{
 		"ID": "s1", "Spec": object{"Name": "web", "TaskTemplate": spec}, "ServiceStatus": object{"RunningTasks": 1, "DesiredTasks": 3},
-	}}))
-	mux.HandleFunc("/v1.41/tasks", answer([]object{{
-		"ID": "t1", "Slot": 1, "DesiredState": "running", "Spec": spec, "Status": object{"State": "running"}, "NetworksAttachments": []object{{"Addresses": []string{"127.0.0.1/8"}}},
-	}}))
-	mux.HandleFunc("/health", func(http.ResponseWriter, *http.Request) {})
-	server := httptest.NewServer(mux) // the engine, and the task
-	defer server.Close()
-	at, err := url.Parse(server.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, err := net.SplitHostPort(at.Host)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := New(Options{Host: "tcp://" + at.Host, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	}, []object{runningTask(spec)}, "")
 	target := alerts.Target{Swarm: &alerts.SwarmTarget{Service: "web"}, Probe: alerts.Probe{Port: port, Health: "/health", Timeout: 1}}
 	checks, err := c.Verify(t.Context(), target, "", "v1")
 	if err != nil || len(checks) != 2 || !checks[0].OK || checks[1].OK || checks[1].Detail != "1 of 3 tasks exist" {
@@ -72,21 +42,8 @@ func TestATaskThatIsToStartAgainCountsAsOneThatRuns(t *testing.T) {
 		"there is none, and v1 is the service's": {"shop:v1", []object{crashed}, ""},
 		"there is none, and v1 is not":           {"shop:v2", []object{crashed}, "the next task is to run shop:v2, not shop:v1"},
 	} {
-		answer := func(what any) http.HandlerFunc {
-			return func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(what) }
-		}
-		mux := http.NewServeMux()
-		mux.HandleFunc("/_ping", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Api-Version", "1.41") })
-		mux.HandleFunc("/v1.41/services", answer([]object{{"ID": "s1", "Spec": object{"Name": "web", "TaskTemplate": spec(tc.template)}, "ServiceStatus": object{"DesiredTasks": 1}}}))
-		mux.HandleFunc("/v1.41/tasks", answer(tc.tasks))
-		server := httptest.NewServer(mux)
-		defer server.Close()
-		c, err := New(Options{Host: "tcp://" + server.Listener.Addr().String(), Logger: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		err = c.Runs(t.Context(), alerts.Target{Swarm: &alerts.SwarmTarget{Service: "web"}}, "", "v1")
+		c, _ := fakeEngine(t, object{"ID": "s1", "Spec": object{"Name": "web", "TaskTemplate": spec(tc.template)}, "ServiceStatus": object{"DesiredTasks": 1}}, tc.tasks, "")
+		err := c.Runs(t.Context(), alerts.Target{Swarm: &alerts.SwarmTarget{Service: "web"}}, "", "v1")
 		if got := fmt.Sprint(err); tc.says == "" && err != nil || tc.says != "" && got != tc.says {
 			t.Errorf("%s: %v", name, err)
 		}
