@@ -101,6 +101,7 @@ func TestAChangeReachesTheEngineWithItsActorAndReason(t *testing.T) {
 	for _, tc := range []struct{ method, path, body, want string }{
 		{"POST", "/api/v1/incidents/inc-1/approve", `{"step":"3-schema_rollback","reason":" yes "}`, "inc-1 approve 3-schema_rollback oncall yes"},
 		{"POST", "/api/v1/incidents/inc-1/approve", `{"step":"3-schema_rollback","over":"realm","reason":"yes"}`, "inc-1 approve over realm 3-schema_rollback oncall yes"},
+		{"POST", "/api/v1/incidents/inc-1/approve", `{"step":"3-schema_rollback","question":"q7","reason":"yes"}`, "inc-1 approve q7 3-schema_rollback oncall yes"},
 		{"POST", "/api/v1/incidents/inc-1/deny", `{"step":"3-schema_rollback","reason":"no"}`, "inc-1 deny 3-schema_rollback oncall no"},
 		{"POST", "/api/v1/incidents/inc-1/claim", `{"reason":"mine"}`, "inc-1 claim  oncall mine"},
 		{"POST", "/api/v1/incidents/inc-1/release", `{"reason":"done"}`, "inc-1 release  oncall done"},

@@ -49,7 +49,7 @@ func (s *Server) finish(c echo.Context, actor, what, reason, fallback string) er
 
 // postIncident changes an incident as the API's address of the same name does.
 func (s *Server) postIncident(c echo.Context, actor string) error {
-	form, err := fields(c, "reason", "step", "over", "force")
+	form, err := fields(c, "reason", "step", "over", "question", "force")
 	if err != nil {
 		return err
 	}
@@ -58,15 +58,18 @@ func (s *Server) postIncident(c echo.Context, actor string) error {
 		return err
 	}
 	ctx, id, verb := c.Request().Context(), c.Param("id"), view.Verb(c.Param("verb"))
-	step, over, what := "", "", ""
+	d, what := decision{verb: verb}, ""
 	switch verb {
 	case view.Approve, view.Deny:
-		if step = form.Get("step"); step == "" {
+		if d.step = form.Get("step"); d.step == "" {
 			return refuse(http.StatusBadRequest, "the form names no step")
 		}
-		what = map[view.Verb]string{view.Approve: "approved", view.Deny: "denied"}[verb] + " " + step + " of " + id
-		if over = form.Get("over"); over != "" && verb == view.Deny {
+		what = map[view.Verb]string{view.Approve: "approved", view.Deny: "denied"}[verb] + " " + d.step + " of " + id
+		if d.over = form.Get("over"); d.over != "" && verb == view.Deny {
 			return refuse(http.StatusBadRequest, "only an approval is over a limit")
+		}
+		if verb == view.Approve { // a denial of an earlier request is one of this, too
+			d.question = form.Get("question")
 		}
 	case view.Claim:
 		what = "claimed " + id
@@ -83,7 +86,7 @@ func (s *Server) postIncident(c echo.Context, actor string) error {
 	default:
 		return echo.ErrNotFound
 	}
-	inc, err := s.decide(c, verb, step, over, actor, reason)
+	inc, err := s.decide(ctx, id, d, actor, reason)
 	if err != nil {
 		return err
 	}

@@ -215,11 +215,22 @@ func TestAClaimDuringAStepSaysThatTheStepEndsFirst(t *testing.T) {
 	}
 }
 
+var questionField = regexp.MustCompile(`name="question" value="([^"]+)"`)
+
 func TestAnApprovalOnTheNowPageLetsTheStepRun(t *testing.T) {
 	s := newTestService(t)
 	id := s.breach()
 	s.asks(id)
-	w := s.send("/incidents/"+id+"/approve", "/", "eve", url.Values{"reason": {"restored on staging"}, "step": {"4-schema_rollback"}, "back": {"/"}})
+	question := questionField.FindStringSubmatch(s.page("/", "eve"))
+	if question == nil {
+		t.Fatal("the form does not name the request that it answers")
+	}
+	form := url.Values{"reason": {"restored on staging"}, "step": {"4-schema_rollback"}, "back": {"/"}, "question": {"2020-01-02T03:04:05Z"}}
+	if w := s.send("/incidents/"+id+"/approve", "/", "eve", form); w.Code != http.StatusConflict || !strings.Contains(w.Body.String(), "answers an earlier request") {
+		t.Error("from a page of before:", w.Code, w.Body)
+	}
+	form.Set("question", question[1])
+	w := s.send("/incidents/"+id+"/approve", "/", "eve", form)
 	if w.Code != http.StatusSeeOther || !strings.HasPrefix(w.Header().Get("Location"), "/?done=") {
 		t.Fatal(w.Code, w.Header(), w.Body)
 	}

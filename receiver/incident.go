@@ -1,6 +1,7 @@
 package receiver
 
 import (
+	"context"
 	"net/http"
 
 	"github.com/labstack/echo/v4"
@@ -90,6 +91,9 @@ type approveRequest struct {
 	// Over lets the step run over the limit that holds it: over_gate of the incident. It
 	// answers nothing else: a step that can lose data still asks for its own approval.
 	Over string `json:"over,omitempty"`
+	// Question is the request that is answered, as the incident's step has it: an approval of
+	// one that was made again since is refused. Without it, whatever is asked now is approved.
+	Question string `json:"question,omitempty"`
 }
 
 // reasonRequest is a change that needs nothing but a reason.
@@ -110,7 +114,7 @@ func (s *Server) approveStep(c echo.Context, actor string) error {
 	if err := decodeChange(c, &in); err != nil {
 		return err
 	}
-	return s.decideStep(c, view.Approve, in.Step, in.Over, actor, in.Reason)
+	return s.decideStep(c, decision{view.Approve, in.Step, in.Over, in.Question}, actor, in.Reason)
 }
 
 func (s *Server) denyStep(c echo.Context, actor string) error {
@@ -118,14 +122,14 @@ func (s *Server) denyStep(c echo.Context, actor string) error {
 	if err := decodeChange(c, &in); err != nil {
 		return err
 	}
-	return s.decideStep(c, view.Deny, in.Step, "", actor, in.Reason)
+	return s.decideStep(c, decision{verb: view.Deny, step: in.Step}, actor, in.Reason)
 }
 
-func (s *Server) decideStep(c echo.Context, verb view.Verb, step, over, actor, reason string) error {
-	if step == "" {
+func (s *Server) decideStep(c echo.Context, d decision, actor, reason string) error {
+	if d.step == "" {
 		return refuse(http.StatusBadRequest, `step is required, such as "1-flag_off"`)
 	}
-	return s.apply(c, verb, step, over, actor, reason)
+	return s.apply(c, d, actor, reason)
 }
 
 // changeIncident answers the changes that concern an incident as a whole.
@@ -135,7 +139,7 @@ func (s *Server) changeIncident(verb view.Verb) handler {
 		if err := decodeChange(c, &in); err != nil {
 			return err
 		}
-		return s.apply(c, verb, "", "", actor, in.Reason)
+		return s.apply(c, decision{verb: verb}, actor, in.Reason)
 	}
 }
 
@@ -156,24 +160,31 @@ func (s *Server) restoreIncident(c echo.Context, actor string) error {
 	return s.answer(c, view.NonNil(inc))
 }
 
-func (s *Server) apply(c echo.Context, verb view.Verb, step, over, actor, reason string) error {
+func (s *Server) apply(c echo.Context, d decision, actor, reason string) error {
 	reason, err := checkReason(reason)
 	if err != nil {
 		return err
 	}
-	inc, err := s.decide(c, verb, step, over, actor, reason)
+	inc, err := s.decide(c.Request().Context(), c.Param("id"), d, actor, reason)
 	if err != nil {
 		return err
 	}
 	return s.answer(c, view.NonNil(inc))
 }
 
-// decide makes a person's change of an incident; with over, it lets a step run over that
-// limit.
-func (s *Server) decide(c echo.Context, verb view.Verb, step, over, actor, reason string) (view.IncidentView, error) {
-	ctx, id := c.Request().Context(), c.Param("id")
-	if over != "" {
-		return s.incidents.ApproveOver(ctx, id, step, over, actor, reason)
+// decision is a person's change of an incident: an approval may be over a limit, or of one
+// request only.
+type decision struct {
+	verb                 view.Verb
+	step, over, question string
+}
+
+func (s *Server) decide(ctx context.Context, id string, d decision, actor, reason string) (view.IncidentView, error) {
+	switch {
+	case d.over != "":
+		return s.incidents.ApproveOver(ctx, id, d.step, d.over, actor, reason)
+	case d.question != "":
+		return s.incidents.ApproveQuestion(ctx, id, d.step, d.question, actor, reason)
 	}
-	return s.incidents.ChangeIncident(ctx, id, verb, step, actor, reason)
+	return s.incidents.ChangeIncident(ctx, id, d.verb, d.step, actor, reason)
 }

@@ -133,6 +133,11 @@ func (f *fakeService) ChangeIncident(_ context.Context, id string, verb view.Ver
 	return stated(view.IncidentView{ID: id}), f.err
 }
 
+func (f *fakeService) ApproveQuestion(_ context.Context, id, step, question, actor, reason string) (view.IncidentView, error) {
+	f.change(id, "approve "+question, step, actor, reason)
+	return stated(view.IncidentView{ID: id}), f.err
+}
+
 func (f *fakeService) ApproveOver(_ context.Context, id, step, gate, actor, reason string) (view.IncidentView, error) {
 	f.change(id, "approve over "+gate, step, actor, reason)
 	return stated(view.IncidentView{ID: id}), f.err

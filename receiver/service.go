@@ -53,6 +53,8 @@ type Incidents interface {
 	// ServicePlot shows one of a service's triggers up to now.
 	ServicePlot(ctx context.Context, service, trigger string) (view.Plot, error)
 	ChangeIncident(ctx context.Context, id string, verb view.Verb, step, actor, reason string) (view.IncidentView, error)
+	// ApproveQuestion approves a step if the named request still waits for an answer.
+	ApproveQuestion(ctx context.Context, id, step, question, actor, reason string) (view.IncidentView, error)
 	// ApproveOver lets a step run over the limit of the gate that holds it.
 	ApproveOver(ctx context.Context, id, step, gate, actor, reason string) (view.IncidentView, error)
 	// Restore begins to put back what an incident's steps changed, the last one

@@ -50,6 +50,7 @@ type slackDecision struct {
 	Verb     view.Verb `json:"verb,omitempty"`
 	Incident string    `json:"incident"`
 	Step     string    `json:"step"`
+	Question string    `json:"question,omitempty"`
 }
 
 // interact answers POST /slack/interactions: a button of an incident's message, or
@@ -174,7 +175,11 @@ func (s *Server) slackReasoned(ctx context.Context, c echo.Context, who *config.
 	}
 	reason, err := checkReason(text)
 	if err == nil {
-		_, err = s.incidents.ChangeIncident(ctx, d.Incident, d.Verb, d.Step, "slack:"+who.Name, reason)
+		decided := decision{verb: d.Verb, step: d.Step}
+		if d.Verb == view.Approve {
+			decided.question = d.Question
+		}
+		_, err = s.decide(ctx, d.Incident, decided, "slack:"+who.Name, reason)
 	}
 	var refused *remediation.RefusedError
 	var asked *echo.HTTPError

@@ -159,9 +159,20 @@ func TestAnApprovalFromSlackLetsTheStepRun(t *testing.T) {
 	b.Server = s.Server
 	id := s.breach()
 	s.asks(id)
-	press := b.press("U0ANN", slackApprove)
-	press["actions"].([]map[string]any)[0]["value"] = `{"incident":"` + id + `","step":"4-schema_rollback"}`
-	b.sends(press)
+	inc, err := s.engine.Incident(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pressed := func(question string) {
+		press := b.press("U0ANN", slackApprove)
+		press["actions"].([]map[string]any)[0]["value"] = `{"incident":"` + id + `","step":"4-schema_rollback","question":"` + question + `"}`
+		b.sends(press)
+	}
+	pressed("2020-01-02T03:04:05Z")
+	if w := b.sends(b.submit("U0ANN", b.opened(), "from an old message")); !strings.Contains(w.Body.String(), "answers an earlier request") {
+		t.Error("from an old message:", w.Body)
+	}
+	pressed(inc.Steps[3].Question)
 	wantOK(t, b.sends(b.submit("U0ANN", b.opened(), "restored on staging")), `{"response_action":"clear"}`)
 	s.pass(15 * time.Second)
 	if !s.targets["schema_rollback"].changed {

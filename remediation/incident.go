@@ -473,6 +473,15 @@ func (inc *Incident) VoidApprovals() {
 	}
 }
 
+// Question names the request for the step's approval that waits for an answer, "" if none
+// does.
+func (s *Step) Question() string {
+	if s.ApprovalAsked == nil || s.Approved != "" {
+		return ""
+	}
+	return s.ApprovalAsked.UTC().Format(time.RFC3339Nano)
+}
+
 // VoidRiskApprovals discards requests and approvals of a step's risk, and keeps those over
 // a limit.
 func (inc *Incident) VoidRiskApprovals() {

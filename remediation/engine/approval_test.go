@@ -344,3 +344,32 @@ func TestAYesIsForThePlanThatWasShown(t *testing.T) {
 	w.is(id, remediation.Waiting, remediation.HoldApproval)
 	w.effects(1, 1, 0)
 }
+
+// A page or a message of before the freeze shows what could be lost then.
+func TestAnAnswerToAnEarlierRequestIsRefused(t *testing.T) {
+	w, id := toSchema(t)
+	step := func() view.StepView { return w.incident(id).Steps[4] }
+	approve := func(question string) error {
+		_, err := w.engine.ApproveQuestion(w.ctx, id, fullSchema, question, "eve", "because")
+		return err
+	}
+	earlier := step()
+	if earlier.ID != fullSchema || earlier.Question == "" {
+		t.Fatalf("%+v", earlier)
+	}
+	freeze(w, time.Minute)
+	w.pass(10 * time.Minute)
+	now := step().Question
+	if now == "" || now == earlier.Question {
+		t.Fatalf("%q after %q", now, earlier.Question)
+	}
+	refused(t, approve(earlier.Question), remediation.Conflict)
+	w.pass(time.Minute)
+	w.effects(1, 1, 0)
+	w.must(approve(now))
+	if left := step().Question; left != "" {
+		t.Errorf("%q is still asked", left)
+	}
+	w.tick()
+	w.effects(1, 1, 1)
+}

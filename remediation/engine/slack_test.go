@@ -111,7 +111,7 @@ func TestAnIncidentsWholeLifeIsOneSlackMessageAndItsThread(t *testing.T) {
 	if want := lifeTold(); !slices.Equal(thread, want) {
 		t.Errorf("the thread tells %q, want %q", thread, want)
 	}
-	if value := `[backout_approve danger {"incident":"` + id + `","step":"3-schema_rollback"}]`; !strings.Contains(asked, value) {
+	if value := `[backout_approve danger {"incident":"` + id + `","step":"3-schema_rollback","question":"`; !strings.Contains(asked, value) {
 		t.Errorf("it did not ask: %s", asked)
 	}
 	if got := incidentMessage(ws); strings.Contains(got, "[backout_") {

@@ -33,6 +33,22 @@ func (e *Responder) ApproveOver(ctx context.Context, id, step, gate, actor, reas
 	return e.decide(ctx, id, view.Approve, reason, func(c *change) error { return c.approveOver(step, gate, actor, reason) })
 }
 
+// ApproveQuestion approves a step if the named request is the one that waits for an answer:
+// who answers an earlier one has not seen the facts of this one.
+func (e *Responder) ApproveQuestion(ctx context.Context, id, step, question, actor, reason string) (view.IncidentView, error) {
+	return e.decide(ctx, id, view.Approve, reason, func(c *change) error {
+		s, err := c.awaiting(step)
+		if err == nil && s.Question() != question {
+			err = hint.Add(remediation.Refuse(remediation.Conflict, "this answers an earlier request: %s was asked for again at %s", step, remediation.MomentFrom(c.Now, *s.ApprovalAsked)),
+				"look at the incident again, and answer what is asked now")
+		}
+		if err != nil {
+			return err
+		}
+		return c.approveStep(step, actor, reason)
+	})
+}
+
 // decide commits one change of an incident.
 func (e *Responder) decide(ctx context.Context, id string, verb view.Verb, reason string, do func(c *change) error) (view.IncidentView, error) {
 	if reason == "" {

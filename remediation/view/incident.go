@@ -254,6 +254,9 @@ type StepView struct {
 	Left       bool `json:"left,omitempty"`
 	// NeedsApproval says that the step asks for an approval before it runs, and has none yet.
 	NeedsApproval bool `json:"needs_approval,omitempty"`
+	// Question names the request for its approval that waits for an answer. A later request
+	// has another name: what can be lost may be more by then.
+	Question string `json:"question,omitempty"`
 	// Tells says that the step only tells people something, and changes no target.
 	Tells bool `json:"tells,omitempty"`
 	// LostData says that the step could lose data and has run, or may have run in part;

@@ -59,6 +59,7 @@ func OfIncident(tx remediation.Tx, inc *remediation.Incident) (IncidentView, err
 			NotPutBack:    s.NotPutBack(),
 			Left:          s.Left,
 			NeedsApproval: s.Open() && asks(inc, s),
+			Question:      s.Question(),
 		})
 	}
 	if inc.State == remediation.Waiting && inc.Reason == remediation.HoldMode {

@@ -23,6 +23,7 @@ const (
 type question struct {
 	Incident string `json:"incident"`
 	Step     string `json:"step"`
+	Question string `json:"question,omitempty"`
 }
 
 // incident is an incident's message: what broke, what was done, whether it helped,
@@ -83,7 +84,7 @@ func asks(s *view.Story) []string {
 
 // answers are the buttons, where answers come back to us.
 func (c *Chat) answers(s *view.Story) []slack.Block {
-	value, err := json.Marshal(question{s.ID, s.Next.Step})
+	value, err := json.Marshal(question{s.ID, s.Next.Step, s.Asked.Question})
 	if !c.buttons || err != nil || len(value) > 2000 {
 		return []slack.Block{small(fmt.Sprintf("Answer in the console, or run %s", command("backout approve "+s.ID+" "+s.Next.Step+" --reason=WHY")))}
 	}
