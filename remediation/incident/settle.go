@@ -69,25 +69,21 @@ func (e *Responder) settle(ctx context.Context, b *plan.Plan, inc *remediation.I
 			return c.recover(ev)
 		})
 	}
-	if e.Now().Before(deadline) {
-		return e.change(ctx, b, inc, func(c *change) error {
-			ev.Count(c.Inc)
-			c.Inc.SettlePolls++
-			c.Inc.SettleUntil = &deadline
-			c.Inc.Wake = c.Now.Add(b.Poll())
-			if c.Inc.Wake.After(deadline) {
-				c.Inc.Wake = deadline
-			}
-			return nil
-		})
-	}
 	t := inc.Breaching(1)
-	if t != nil && inc.SettlePolls < remediation.Certain-1 {
-		// The time went by without polls: backout was down, or the clock was set.
+	// Past its end too, the time lasts until there are enough polls to judge by: of a value
+	// that has just become good, and where none came since backout was down or the clock was set.
+	if e.Now().Before(deadline) || inc.SettlePolls < remediation.Certain-1 || t == nil && inc.CalmFor(1) {
 		return e.change(ctx, b, inc, func(c *change) error {
 			ev.Count(c.Inc)
 			c.Inc.SettlePolls++
 			c.Inc.Wake = c.Now.Add(b.Poll())
+			until := c.Inc.Wake
+			if c.Now.Before(deadline) {
+				until = deadline
+			}
+			if c.Inc.SettleUntil = &until; c.Inc.Wake.After(until) {
+				c.Inc.Wake = until
+			}
 			return nil
 		})
 	}
