@@ -312,7 +312,8 @@ func (c *change) close(actor string, detail map[string]any) error {
 
 // watchClosed looks after a closed incident while an alert of it is still active and
 // a repeat of it could reopen the incident, or while the public waits for the end.
-// What keeps breaching reopens it, or calls a person where a person closed it.
+// What keeps breaching reopens it, opens a new one after a restore, or calls a person
+// where a person closed it in the breach.
 func (e *Responder) watchClosed(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
 	told, follows := false, false
 	err := e.Store.View(ctx, func(tx remediation.Tx) error {
@@ -388,7 +389,11 @@ func (e *Responder) watchClosed(ctx context.Context, b *plan.Plan, inc *remediat
 		if err != nil {
 			return err
 		}
-		if c.Inc.ByHand || c.Inc.Restored != "" || r.Active() && r.Started != nil && r.Started.After(*c.Inc.Closed) {
+		follower := r.Active() && r.Started != nil && r.Started.After(*c.Inc.Closed)
+		if c.Inc.Restored != "" && !c.Inc.ByHand && !follower { // the breach had stopped, and came back with what was restored
+			return c.openWhatCame(remediation.Restore{})
+		}
+		if c.Inc.ByHand || follower {
 			if c.Inc.Stuck == nil {
 				c.Inc.Stuck = &c.Now
 			}

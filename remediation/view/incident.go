@@ -435,7 +435,7 @@ type CriterionView struct {
 // RestoreRequest asks to put an incident's targets back as they were before its steps.
 type RestoreRequest struct {
 	Actor, Reason string
-	// Force restores even if a trigger is breaching or data was lost.
+	// Force restores even if the breach continues or data was lost.
 	Force bool
 }
 
