@@ -359,7 +359,8 @@ func (s StepView) LostWords() string {
 type Next struct {
 	Step string     `json:"step"`
 	At   *time.Time `json:"at"`
-	// What says in words what it waits for ("it runs ..."), Unless what would stop it.
+	// What says in words what it waits for ("it runs ...", "it asks for its approval ..."),
+	// Unless what would stop it.
 	What   string   `json:"what"`
 	Unless []string `json:"unless"`
 }
