@@ -643,7 +643,8 @@ type Limits struct {
 	Cooldown model.Duration `yaml:"cooldown"`
 	// Breaker is the number of failed steps in a row that stops automation.
 	Breaker int `yaml:"breaker"`
-	// ReopenWithin is how long after a close a new firing reopens the incident.
+	// ReopenWithin is how long after a close a new firing reopens the incident, unless it
+	// was restored.
 	ReopenWithin model.Duration `yaml:"reopen_within"`
 	// CloseAfter is how long no trigger's expression may be true before a recovered
 	// incident closes.

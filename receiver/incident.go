@@ -105,7 +105,7 @@ type reasonRequest struct {
 // restoreRequest undoes an incident's steps.
 type restoreRequest struct {
 	Reason string `json:"reason"`
-	// Force restores even if a trigger is breaching or data was lost.
+	// Force restores even if the breach continues or data was lost.
 	Force bool `json:"force,omitempty"`
 }
 

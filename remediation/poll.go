@@ -56,20 +56,24 @@ func (inc *Incident) ResetPolls() {
 }
 
 // Calm reports whether every trigger with an expression has been stopped or
-// quiet for long enough. Those of other stages count only where there are no others.
-func (inc *Incident) Calm() bool {
+// quiet for long enough.
+func (inc *Incident) Calm() bool { return inc.CalmFor(Certain) }
+
+// CalmFor reports whether every trigger with an expression was stopped or quiet in the
+// last n polls. Those of other stages count only where there are no others.
+func (inc *Incident) CalmFor(n int) bool {
 	counts := slices.ContainsFunc(inc.Triggers, func(t TriggerState) bool { return t.Signal == "" && !t.Over })
-	n := 0
+	judged := false
 	for _, t := range inc.Triggers {
 		if t.Signal != "" || counts && t.Over {
 			continue
 		}
-		if t.Calm < Certain {
+		if t.Calm < n {
 			return false
 		}
-		n++
+		judged = true
 	}
-	return n > 0
+	return judged
 }
 
 // Breaching returns a trigger that was breaching in the last n polls, or nil.

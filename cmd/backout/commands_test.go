@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
@@ -317,9 +318,10 @@ func TestAnyOtherJSONIsNotTakenForAnAnswerOfBackout(t *testing.T) {
 
 // The abort is done: that its first step cannot be seen is no failure of it.
 func TestAnAbortWhoseIncidentCannotBeReadHasBeenOrdered(t *testing.T) {
+	soon := time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
 	aborted, err := json.Marshal(view.RolloutView{
 		Rollout: remediation.Rollout{Service: "shop", Release: "v2", State: remediation.RolloutActive}, BackOut: view.BackOut{Incident: "inc-1"},
-		Criteria: []view.CriterionView{},
+		Criteria: []view.CriterionView{}, Next: "beta", PromotableAt: &soon, Gates: []remediation.GateResult{remediation.GateClosed("held", "the rollout is held")},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -338,6 +340,9 @@ func TestAnAbortWhoseIncidentCannotBeReadHasBeenOrdered(t *testing.T) {
 	r := backout(t, nil, "rollout", "abort", "--reason=bad", "--url="+srv.URL)
 	if r.status != 0 || !strings.Contains(r.stdout, "Follow incident inc-1: backout incident show inc-1 --follow") {
 		t.Errorf("%+v", r)
+	}
+	if strings.Contains(r.stdout, "next stage") || strings.Contains(r.stdout, "held") {
+		t.Errorf("an abort's answer says what a promotion lacks:\n%s", r.stdout)
 	}
 }
 

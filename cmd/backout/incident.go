@@ -165,7 +165,7 @@ func (c *commands) addIncidentRestore(parent *kingpin.CmdClause) {
 	clause := parent.Command("restore", "Undo an incident's steps, the last one first (never data). The rollout is then active again, and held.")
 	id := flags.Name(clause, "id", "The incident, such as inc-1; it must be recovered or closed.")
 	reason := flags.Reason(clause)
-	force := clause.Flag("force", "Restore even if a trigger is breaching or data was lost.").Bool()
+	force := clause.Flag("force", "Restore even if the breach continues or data was lost.").Bool()
 	server, output := c.serverFlags(clause), c.outputFlag(clause, reflect.TypeFor[view.IncidentView]())
 	c.add(clause, func(ctx context.Context) error {
 		return c.changeIncident(ctx, server, "restore", *id, map[string]any{"reason": *reason, "force": *force}, *output)

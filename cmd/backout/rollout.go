@@ -157,7 +157,8 @@ func (c *commands) rolloutVerb(ctx context.Context, server serverFlags, verb rem
 	if verb != remediation.RolloutAbort || done.Incident == "" || output == outputJSON {
 		return c.showRollout(done, output)
 	}
-	held, outlook := "", "" // the abort is done, whether or not its first step can be seen
+	done.Gates, done.PromotableAt = nil, nil // nothing is promoted any more
+	held, outlook := "", ""                  // the abort is done, whether or not its first step can be seen
 	if inc, err := c.begun(ctx, cl, done.Incident); err == nil {
 		held, outlook = terminal.AbortHeld(inc, c.now()), "\n"+terminal.Outlook(inc, c.now())
 	}

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,6 +36,24 @@ func TestAStepThatWaitsDoesNotWaitOnceItsIncidentIsClosed(t *testing.T) {
 	c.steps("inc-1", remediation.StepDone, remediation.StepDone, remediation.StepWaiting)
 	c.must(c.change("inc-1", view.Close, ""))
 	c.steps("inc-1", remediation.StepDone, remediation.StepDone, remediation.StepPending)
+}
+
+func TestARolloutIsNotSaidToBeResumedWhileAnIncidentIsOpen(t *testing.T) {
+	c := newCanary(t)
+	c.started()
+	c.must(c.do(remediation.RolloutHold))
+	held := func() string {
+		gates := c.rollout().Gates
+		return gates[slices.IndexFunc(gates, func(g remediation.GateResult) bool { return g.Gate == "held" })].Why
+	}
+	if want := "the rollout is held; try: backout rollout resume --service=shop"; held() != want {
+		t.Errorf("it says %q, want %q", held(), want)
+	}
+	c.must(c.do(remediation.RolloutAbort))
+	c.tick()
+	if want := "the rollout is held"; held() != want {
+		t.Errorf("while it is rolled back it says %q, want %q", held(), want)
+	}
 }
 
 func TestAnAbortRunsTheListedStepsInTheirOrderAndEndsTheRollout(t *testing.T) {

@@ -153,16 +153,33 @@ func TestAClockThatIsSetChangesNothingOfWhenAPersonIsCalled(t *testing.T) {
 }
 
 func TestADeadlineThatWentByWithoutPollsWantsThreeOfThem(t *testing.T) {
-	w := newHarness(t)
-	id := w.open()
-	w.now = w.now.Add(time.Hour) // backout was down
-	w.start()
-	w.tick()
-	w.now = w.now.Add(time.Second)
-	w.tick()
-	w.steps(id, remediation.StepDone, remediation.StepPending, remediation.StepPending)
-	w.pass(2 * S)
-	w.steps(id, remediation.StepDone, remediation.StepDone, remediation.StepPending)
+	for name, c := range map[string]struct {
+		polls   func(w *harness)
+		changed bool
+	}{
+		"breaching":    {func(*harness) {}, true},
+		"without data": {func(w *harness) { w.prom.age = 31 }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newHarness(t)
+			id := w.open()
+			w.now = w.now.Add(time.Hour) // backout was down
+			c.polls(w)
+			w.start()
+			w.tick()
+			w.now = w.now.Add(time.Second)
+			w.tick()
+			w.is(id, remediation.Settling, "")
+			w.steps(id, done, pending, pending)
+			w.pass(2 * S)
+			if c.changed {
+				w.steps(id, done, done, pending)
+				return
+			}
+			w.steps(id, done, pending, pending)
+			w.is(id, remediation.Waiting, remediation.HoldNoData)
+		})
+	}
 }
 
 func TestAReleaseLetsTheBreakerGoAfterTheClockWasSetBack(t *testing.T) {

@@ -217,6 +217,46 @@ func TestWithoutAnAnswerNoStepFollowsAndAPersonIsCalled(t *testing.T) {
 	}
 }
 
+// The value becomes good so late that the settle time ends before three polls have seen it.
+func TestTheSettleTimeLastsUntilThereAreEnoughPollsToJudgeBy(t *testing.T) {
+	ends := map[string]struct {
+		then   func(w *harness) // after the end of the settle time
+		state  remediation.State
+		reason remediation.Reason
+		image  int // how often the image was changed
+	}{
+		"the value stays good":     {func(*harness) {}, remediation.Recovered, "", 0},
+		"the breach comes back":    {func(w *harness) { w.breach("error_rate") }, remediation.Settling, "", 1},
+		"the data end":             {func(w *harness) { w.prom.alive = 0 }, remediation.Waiting, remediation.HoldNoData, 0},
+		"there are no more events": {func(w *harness) { delete(w.prom.recovery, "error_rate") }, remediation.Recovered, "", 0},
+	}
+	for good := 1; good <= 2; good++ {
+		for name, end := range ends {
+			t.Run(fmt.Sprintf("%d good, %s", good, name), func(t *testing.T) {
+				w := newHarness(t, fullLadder)
+				id := w.open()
+				w.pass(6*time.Minute - time.Duration(good-1)*S - time.Second)
+				w.cured("error_rate")
+				w.pass(time.Duration(good-1)*S + time.Second)
+				w.is(id, remediation.Settling, "")
+				if tr := w.row(id).Triggers[0]; tr.Calm != good {
+					t.Fatalf("%d polls are good at the end, want %d", tr.Calm, good)
+				}
+				if n := w.incident(id).Next; n == nil || n.At == nil || !n.At.Equal(w.now.Add(S)) {
+					t.Errorf("next is %+v at the earliest, want the next poll", n)
+				}
+				end.then(w)
+				w.pass(time.Duration(3-good) * S)
+				w.is(id, end.state, end.reason)
+				w.effects(1, end.image, 0)
+				if want := end.reason == remediation.HoldNoData; count(w, id, "notified no_data") > 0 != want || slices.Contains(w.log(id), "held no_data") != want {
+					t.Errorf("whether a person is called should be %v: %v", want, w.log(id))
+				}
+			})
+		}
+	}
+}
+
 func TestALossyStepThatWasApprovedWaitsWhilePrometheusDoesNotAnswer(t *testing.T) {
 	w := newHarness(t, fullLadder)
 	id := w.open()

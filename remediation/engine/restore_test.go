@@ -345,6 +345,52 @@ func TestATriggerAfterARestoreOpensANewIncident(t *testing.T) {
 	w.steps("inc-2", remediation.StepDone, remediation.StepPending, remediation.StepPending)
 }
 
+// The trigger's own expression is true all the time, so its alert never fires anew.
+func TestABreachThatComesBackAfterARestoreOpensANewIncidentThoughItsAlertNeverResolved(t *testing.T) {
+	w := newHarness(t)
+	id := w.open()
+	w.cured("error_rate")
+	w.pass(4 * time.Minute)
+	w.is(id, remediation.Recovered, "")
+	w.must(w.restore(id))
+	w.tick()
+	w.is(id, remediation.Closed, "")
+	w.pass(11 * time.Minute) // the cooldown
+	w.is(id, remediation.Closed, "")
+	if n := called(w, id); n > 0 {
+		t.Errorf("called %d times, though the breach is over: %v", n, w.log(id))
+	}
+	w.breach("error_rate")
+	w.pass(3 * S)
+	w.is("inc-2", remediation.Settling, "")
+	w.steps("inc-2", done, pending, pending)
+	w.is(id, remediation.Closed, "")
+	if acc := w.post("firing", "error_rate", "fp1"); acc.Duplicates != 1 || len(acc.Incidents) != 0 && acc.Incidents[0] != "inc-2" {
+		t.Errorf("a repeat is %+v", acc)
+	}
+}
+
+// Who forces a restore in a breach knows of it.
+func TestABreachThatContinuesAfterAForcedRestoreCallsAPerson(t *testing.T) {
+	w := newHarness(t)
+	id := backedOut(w)
+	w.breach("error_rate")
+	w.post("firing", "error_rate", "fp1")
+	w.cured("error_rate")
+	w.pass(4 * time.Minute)
+	w.breach("error_rate")
+	refused(t, w.restore(id), remediation.Conflict)
+	w.must(w.force(id))
+	w.tick()
+	w.is(id, remediation.Closed, "")
+	w.pass(25 * time.Minute)
+	all, err := w.engine.Incidents(w.ctx, remediation.IncidentFilter{})
+	w.must(err)
+	if n := called(w, id); n != 1 || len(all) != 1 {
+		t.Errorf("called %d times, and there are %d incidents: %v", n, len(all), w.log(id))
+	}
+}
+
 func TestAnAlertThatComesWhileRestoringOpensANewIncidentAfterIt(t *testing.T) {
 	w := newHarness(t)
 	id := backedOut(w)

@@ -207,6 +207,58 @@ func TestASignalIsNotSaidToAbortTheRollout(t *testing.T) {
 	}
 }
 
+func TestWhatComesNextSaysWhatWillHoldIt(t *testing.T) {
+	cases := map[string]struct {
+		next func(w *harness) string
+		want string
+	}{
+		"a step that asks, while the one before it runs": {func(w *harness) (what string) {
+			w.target("image_retag").duringApply = func() { what = w.incident("inc-1").Next.What }
+			w.open()
+			w.pass(5 * time.Minute)
+			return what
+		}, "it asks for its approval if the breach continues after the current step"},
+		"a step that asks, while the one before it settles": {func(w *harness) string {
+			id := w.open()
+			w.pass(5 * time.Minute)
+			return w.incident(id).Next.What
+		}, "it asks for its approval then if the breach continues"},
+		"a step that asks, after the recovery": {func(w *harness) string {
+			id := w.open()
+			w.pass(5 * time.Minute)
+			w.cured("error_rate")
+			w.pass(4 * time.Minute)
+			w.is(id, remediation.Recovered, "")
+			return w.incident(id).Next.What
+		}, "it asks for its approval if the breach comes back before the incident closes"},
+		"a step that asks, in an abort": {func(w *harness) (what string) {
+			w.declare("alpha")
+			w.target("image_retag").duringApply = func() { what = w.incident("inc-1").Next.What }
+			_, err := w.engine.ChangeRollout(w.ctx, remediation.RolloutChange{Verb: remediation.RolloutAbort, Actor: "eve", Reason: "bad"})
+			w.must(err)
+			w.tick()
+			return what
+		}, "it asks for its approval next, since eve aborts the rollout"},
+		"a step of a frozen service": {func(w *harness) string {
+			id := w.open()
+			freeze(w, time.Hour)
+			return w.incident(id).Next.What
+		}, "it does not run while shop is frozen by eve"},
+		"a freeze that ends before": {func(w *harness) string {
+			id := w.open()
+			freeze(w, time.Minute)
+			return w.incident(id).Next.What
+		}, "it runs then if the breach continues"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := c.next(newHarness(t)); got != c.want {
+				t.Errorf("it says %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
 func TestWhatFiredStaysKnownOnceItsAlertFiresAgain(t *testing.T) {
 	w := newHarness(t)
 	first := w.open()

@@ -368,8 +368,8 @@ func (c *change) endRestore() error {
 	return c.openWhatCame(r)
 }
 
-// openWhatCame opens a new incident for alerts that came while this one was
-// being restored: they are about what was put back.
+// openWhatCame opens a new incident for the alerts of this one that were not active when its
+// restore began: they are about what was put back.
 func (c *change) openWhatCame(r remediation.Restore) error {
 	all, err := c.Tx.Alerts(c.Inc.ID)
 	if err != nil {

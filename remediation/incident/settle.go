@@ -69,25 +69,21 @@ func (e *Responder) settle(ctx context.Context, b *plan.Plan, inc *remediation.I
 			return c.recover(ev)
 		})
 	}
-	if e.Now().Before(deadline) {
-		return e.change(ctx, b, inc, func(c *change) error {
-			ev.Count(c.Inc)
-			c.Inc.SettlePolls++
-			c.Inc.SettleUntil = &deadline
-			c.Inc.Wake = c.Now.Add(b.Poll())
-			if c.Inc.Wake.After(deadline) {
-				c.Inc.Wake = deadline
-			}
-			return nil
-		})
-	}
 	t := inc.Breaching(1)
-	if t != nil && inc.SettlePolls < remediation.Certain-1 {
-		// The time went by without polls: backout was down, or the clock was set.
+	// Past its end too, the time lasts until there are enough polls to judge by: of a value
+	// that has just become good, and where none came since backout was down or the clock was set.
+	if e.Now().Before(deadline) || inc.SettlePolls < remediation.Certain-1 || t == nil && inc.CalmFor(1) {
 		return e.change(ctx, b, inc, func(c *change) error {
 			ev.Count(c.Inc)
 			c.Inc.SettlePolls++
 			c.Inc.Wake = c.Now.Add(b.Poll())
+			until := c.Inc.Wake
+			if c.Now.Before(deadline) {
+				until = deadline
+			}
+			if c.Inc.SettleUntil = &until; c.Inc.Wake.After(until) {
+				c.Inc.Wake = until
+			}
 			return nil
 		})
 	}
@@ -316,7 +312,8 @@ func (c *change) close(actor string, detail map[string]any) error {
 
 // watchClosed looks after a closed incident while an alert of it is still active and
 // a repeat of it could reopen the incident, or while the public waits for the end.
-// What keeps breaching reopens it, or calls a person where a person closed it.
+// What keeps breaching reopens it, opens a new one after a restore, or calls a person
+// where a person closed it in the breach.
 func (e *Responder) watchClosed(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
 	told, follows := false, false
 	err := e.Store.View(ctx, func(tx remediation.Tx) error {
@@ -392,7 +389,11 @@ func (e *Responder) watchClosed(ctx context.Context, b *plan.Plan, inc *remediat
 		if err != nil {
 			return err
 		}
-		if c.Inc.ByHand || c.Inc.Restored != "" || r.Active() && r.Started != nil && r.Started.After(*c.Inc.Closed) {
+		follower := r.Active() && r.Started != nil && r.Started.After(*c.Inc.Closed)
+		if c.Inc.Restored != "" && !c.Inc.ByHand && !follower { // the breach had stopped, and came back with what was restored
+			return c.openWhatCame(remediation.Restore{})
+		}
+		if c.Inc.ByHand || follower {
 			if c.Inc.Stuck == nil {
 				c.Inc.Stuck = &c.Now
 			}

@@ -103,7 +103,7 @@ func briefOf(b *plan.Plan, inc *remediation.Incident, v view.IncidentView, publi
 			})
 		}
 	}
-	if n := view.NextOf(inc); n != nil && n.At != nil && n.At.After(now) {
+	if n := view.NextOf(inc, nil); n != nil && n.At != nil && n.At.After(now) {
 		f.Next = "At about " + briefMoment(*n.At) + ", or as soon as something changes."
 	}
 	return f, support

@@ -144,7 +144,11 @@ func (e *Promoter) promotable(tx remediation.Tx, b *plan.Plan, r remediation.Rol
 	}
 	held := remediation.GateOpen("held", "")
 	if r.Held {
-		held = remediation.GateClosed("held", "%s", hint.Text("the rollout is held", "backout rollout resume --service="+r.Service))
+		why := "the rollout is held"
+		if !slices.ContainsFunc(all, func(g remediation.GateResult) bool { return g.Gate == "incident" && !g.OK }) { // which ends first
+			why = hint.Text(why, "backout rollout resume --service="+r.Service)
+		}
+		held = remediation.GateClosed("held", "%s", why)
 	}
 	watchdog, err := e.Watchdog(tx, b)
 	all = append(all, held, e.loaded(b, r), b.Lasted(r, e.Now()))

@@ -362,7 +362,8 @@ func (s StepView) LostWords() string {
 type Next struct {
 	Step string     `json:"step"`
 	At   *time.Time `json:"at"`
-	// What says in words what it waits for ("it runs ..."), Unless what would stop it.
+	// What says in words what it waits for ("it runs ...", "it asks for its approval ..."),
+	// Unless what would stop it.
 	What   string   `json:"what"`
 	Unless []string `json:"unless"`
 }
@@ -438,7 +439,7 @@ type CriterionView struct {
 // RestoreRequest asks to put an incident's targets back as they were before its steps.
 type RestoreRequest struct {
 	Actor, Reason string
-	// Force restores even if a trigger is breaching or data was lost.
+	// Force restores even if the breach continues or data was lost.
 	Force bool
 }
 

@@ -135,6 +135,21 @@ func TestAStatusSaysThatThePlaybookIsTheBuiltInExample(t *testing.T) {
 	}
 }
 
+func TestWhatAnEntrySaysOfARolloutIsWhatHappened(t *testing.T) {
+	for want, detail := range map[string]map[string]any{
+		"Rollout v2 alpha":               {},
+		"Abort ordered: v2":              {"abort": "begun"},
+		"Rollout v2 alpha, held":         {"held": true},
+		"Rollout v2 alpha, resumed":      {"held": false},
+		"Rollout v2 alpha, not promoted": {"promotion": "refused", "held": true},
+	} {
+		detail["release"], detail["state"], detail["stage"] = "v2", remediation.RolloutActive, "alpha"
+		if got := view.Describe(audit.Entry{Kind: audit.KindStage, Detail: detail}).Title; got != want {
+			t.Errorf("the title is %q, want %q", got, want)
+		}
+	}
+}
+
 func TestARolloutThatIsOverIsSaidToBe(t *testing.T) {
 	for state, want := range map[string]string{remediation.RolloutRolledBack: "Rollout v2 rolled back", remediation.RolloutAborted: "Rollout v2 aborted"} {
 		e := audit.Entry{Kind: audit.KindStage, Detail: map[string]any{"release": "v2", "state": state, "stage": remediation.StageNone}}

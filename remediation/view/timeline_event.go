@@ -123,6 +123,17 @@ func Describe(e audit.Entry) TimelineEvent {
 			where = strings.ReplaceAll(text("state"), "_", " ")
 		}
 		subject = strings.TrimSpace(text("release") + " " + where)
+		held, told := e.Detail["held"].(bool)
+		switch {
+		case text("abort") != "": // nothing is rolled back yet
+			ev.Title, subject = "Abort ordered:", text("release")
+		case text("promotion") != "" && text("stage") != remediation.StageNone:
+			subject += ", not promoted"
+		case held:
+			subject += ", held"
+		case told:
+			subject += ", resumed"
+		}
 	}
 	if undo, _ := e.Detail["undo"].(bool); undo {
 		ev.Title = "Undo, " + strings.ToLower(ev.Title[:1]) + ev.Title[1:]

@@ -1,6 +1,7 @@
 package view
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -65,7 +66,7 @@ func OfIncident(tx remediation.Tx, inc *remediation.Incident) (IncidentView, err
 	if inc.State == remediation.Waiting && inc.Reason == remediation.HoldMode {
 		v.Would = inc.Would
 	}
-	if inc.State == remediation.Waiting && inc.Reason == remediation.HoldFrozen {
+	if inc.State != remediation.Closed {
 		freezes, err := tx.Freezes()
 		if err != nil {
 			return IncidentView{}, err
@@ -88,7 +89,7 @@ func OfIncident(tx remediation.Tx, inc *remediation.Incident) (IncidentView, err
 	if inc.Abort != nil {
 		v.AbortedBy = inc.Abort.By
 	}
-	if v.Next = NextOf(inc); v.Next == nil {
+	if v.Next = NextOf(inc, v.FrozenBy); v.Next == nil {
 		v.Stuck = inc.IsStuck()
 	}
 	return v, nil
@@ -150,8 +151,9 @@ func (v *IncidentView) changedOutside(tx remediation.Tx) error {
 	return nil
 }
 
-// NextOf says which step comes next, when at the earliest, and what would stop it.
-func NextOf(inc *remediation.Incident) *Next {
+// NextOf says which step comes next, when at the earliest, and what would stop it; frozen
+// are the freezes of the service's steps.
+func NextOf(inc *remediation.Incident, frozen []remediation.Freeze) *Next {
 	if inc.Restore != nil {
 		return nextRestored(inc)
 	}
@@ -159,31 +161,32 @@ func NextOf(inc *remediation.Incident) *Next {
 	if s == nil || inc.State == remediation.Closed || inc.Unhandled() != nil {
 		return nil
 	}
-	n := &Next{Step: s.ID(), What: "it runs once nothing holds it, if the breach continues"}
+	runs, listed := "it runs", " as listed"
+	if asks(inc, s) {
+		runs, listed = "it asks for its approval", " next"
+	}
+	n := &Next{Step: s.ID(), What: runs + " once nothing holds it, if the breach continues"}
 	switch inc.State {
 	case remediation.Confirming:
 		at := inc.Wake
-		n.At, n.What = UTC(&at), "it runs as soon as Prometheus confirms the breach"
+		n.At, n.What = UTC(&at), runs+" as soon as Prometheus confirms the breach"
 	case remediation.Acting:
-		n.What = "it runs if the breach continues after the current step"
+		n.What = runs + " if the breach continues after the current step"
 	case remediation.Settling:
-		n.At, n.What = UTC(inc.SettleUntil), "it runs then if the breach continues"
+		n.At, n.What = UTC(inc.SettleUntil), runs+" then if the breach continues"
 	case remediation.Recovered:
-		n.What = "it runs if the breach comes back before the incident closes"
+		n.What = runs + " if the breach comes back before the incident closes"
 	case remediation.Waiting:
 		if inc.Reason == remediation.HoldApproval { // whose until is when the answer is no
 			n.What = "it runs once a commander approves it"
 			break
 		}
 		n.At = UTC(inc.Until)
-		if inc.Reason.IsLimit() && asks(inc, s) {
-			n.What = "it asks for its approval once nothing holds it, if the breach continues"
-		}
 	}
 	if inc.Aborting() && (inc.State != remediation.Waiting || inc.Reason != remediation.HoldApproval) {
-		n.What = "it runs as listed, since " + inc.Abort.By + " aborts the rollout"
+		n.What = runs + listed + ", since " + inc.Abort.By + " aborts the rollout"
 		if len(inc.Abort.Signals) > 0 {
-			n.What = "it runs as listed, since " + inc.Abort.By + " raised the signal " + remediation.Names(inc.Abort.Signals, "")
+			n.What = runs + listed + ", since " + inc.Abort.By + " raised the signal " + remediation.Names(inc.Abort.Signals, "")
 		}
 	}
 	if inc.State != remediation.Recovered && !inc.Aborting() {
@@ -209,6 +212,11 @@ func NextOf(inc *remediation.Incident) *Next {
 		stops += " or silences its alerts"
 	}
 	n.Unless = append(n.Unless, stops)
+	for _, f := range frozen {
+		if inc.ClaimedBy == "" && inc.State != remediation.Waiting && (n.At == nil || !f.RanOut(*n.At)) {
+			n.What = "it does not run while " + cmp.Or(f.Service, "every service") + " is frozen by " + f.By
+		}
+	}
 	return n
 }
 
