@@ -161,7 +161,7 @@ func TestKilledInTheMidstOfASchemasRollbackBackoutEndsIt(t *testing.T) {
 func (s *stack) wantReady(t *testing.T) {
 	t.Helper()
 	var o view.Overview
-	must(t, s.ask(t.Context(), "backout", "/api/v1/overview", &o))
+	must(t, s.ask(t.Context(), "backout", "/api/v1/status", &o))
 	for _, sv := range o.Services {
 		if len(sv.NotReady) > 0 {
 			t.Errorf("%s is not ready: %q", sv.Service, sv.NotReady)
