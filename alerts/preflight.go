@@ -4,12 +4,15 @@ import "github.com/prometheus/common/model"
 
 // PreflightChecks are what a preflight checks beyond what the rest of the playbook says.
 type PreflightChecks struct {
-	// ReplicationLag is how far replicas of the database may be behind.
+	// ReplicationLag is how far replicas of the database may be behind. Without it, the
+	// database itself is asked where a step knows it, and passes if it has no replica and
+	// expects none: no physical replication slot waits for one, and synchronous_standby_names
+	// is empty. Write a query if replicas only read a WAL archive, which the database does
+	// not show.
 	ReplicationLag *ReplicationLag `yaml:"replication_lag,omitempty"`
 }
 
-// ReplicationLag is how far replicas of the database may be behind. Without it, the
-// database itself is asked where a step knows it.
+// ReplicationLag is how far replicas of the database may be behind.
 type ReplicationLag struct {
 	// Query is a PromQL expression that gives the lag in seconds.
 	Query string `yaml:"query"`

@@ -647,7 +647,8 @@ func TestAnOrderedIncidentThatIsOverReadsAsASentenceInTheList(t *testing.T) {
 	inc.State, inc.Triggers, inc.AbortedBy, inc.RestoredBy, inc.Next = remediation.Closed, nil, "oncall", "oncall", nil
 	inc.Closed = &inc.Opened
 	inc.Steps[1].Risk, inc.Steps[0].LostData = "lossy", true
-	inc.Steps[0].Snapshot = &view.Snapshot{Path: "/var/lib/backout/shop.dump", SHA256: "cafe"}
+	inc.Steps[0].Snapshot = &view.Snapshot{Path: "/var/lib/backout/shop.dump", SHA256: "cafe",
+		Lost: []remediation.Lost{{What: remediation.LostTable, Schema: "public", Table: "positions", Rows: 229}}}
 	b.service.overview, b.service.incidents = o, []view.IncidentView{inc}
 	at := func(path string) string {
 		r := as(request("GET", path, ""), "eve")
@@ -658,7 +659,10 @@ func TestAnOrderedIncidentThatIsOverReadsAsASentenceInTheList(t *testing.T) {
 		t.Errorf("the list is\n%s", body)
 	}
 	page := at("/incidents/" + inc.ID)
-	for _, want := range []string{"lost data: snapshot /var/lib/backout/shop.dump, SHA-256 cafe; to restore it: pg_restore", "never run"} {
+	for _, want := range []string{
+		"lost data: table public.positions (229 rows); the snapshot is /var/lib/backout/shop.dump, SHA-256 cafe", "Rows written since the snapshot are lost.",
+		"<code>pg_restore --schema=public --table=positions --file=/var/lib/backout/shop-lost.sql /var/lib/backout/shop.dump</code>", "never run",
+	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page does not say %q", want)
 		}

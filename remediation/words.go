@@ -1,10 +1,8 @@
 package remediation
 
 import (
-	"cmp"
 	"fmt"
 	"math"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -43,25 +41,6 @@ func Plain(s string, most int) string {
 // Counted is alerts.Counted.
 func Counted[N int | int64](n N, noun string) string {
 	return alerts.Counted(n, noun)
-}
-
-// DumpCommand restores a snapshot of a database. Its address is in dsnFile, "" if that is not
-// known; database, "" if not known, is only its name.
-func DumpCommand(dsnFile, database, path string) string {
-	if dsnFile != "" {
-		return fmt.Sprintf(`pg_restore --clean --if-exists --dbname="$(cat %s)" %s`, shellWord(dsnFile), shellWord(path))
-	}
-	return fmt.Sprintf("pg_restore --clean --if-exists --dbname=%s %s, with its host and user", shellWord(cmp.Or(database, "DATABASE")), shellWord(path))
-}
-
-var plainWord = regexp.MustCompile(`^[\w@%+=:,./-]+$`)
-
-// shellWord is a text as a shell takes it for one word, in quotes only where it needs them.
-func shellWord(text string) string {
-	if plainWord.MatchString(text) {
-		return text
-	}
-	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
 // Measure writes a value with its unit, to four digits. A share below 0.00001% is 0%:

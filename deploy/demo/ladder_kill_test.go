@@ -134,6 +134,7 @@ func TestKilledInTheMidstOfASchemasRollbackBackoutEndsIt(t *testing.T) {
 			take = took
 		}
 		hits[hit]++
+		s.wantReady(t)
 		if n := effects(l, inc.ID); n != 1 {
 			t.Errorf("incident %s has %d effects of its step, not 1", inc.ID, n)
 		}
@@ -154,6 +155,18 @@ func TestKilledInTheMidstOfASchemasRollbackBackoutEndsIt(t *testing.T) {
 	t.Logf("the rollback takes %s; the kills came %v", take, hits)
 	_, err := s.verify(ctx)
 	must(t, err)
+}
+
+// wantReady fails where the status says of a target that no step could act on it now.
+func (s *stack) wantReady(t *testing.T) {
+	t.Helper()
+	var o view.Overview
+	must(t, s.ask(t.Context(), "backout", "/api/v1/status", &o))
+	for _, sv := range o.Services {
+		if len(sv.NotReady) > 0 {
+			t.Errorf("%s is not ready: %q", sv.Service, sv.NotReady)
+		}
+	}
 }
 
 // untilWritten waits until the service writes to its database.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
@@ -120,7 +121,7 @@ func (r *Report) writeActions(w *markdown) {
 	if len(r.Actions) == 0 {
 		w.line("Nothing.")
 	}
-	for _, a := range r.Actions {
+	for i, a := range r.Actions {
 		title := code(a.Step)
 		if a.Undo {
 			title = "Undo of " + title
@@ -142,10 +143,17 @@ func (r *Report) writeActions(w *markdown) {
 				w.item("%s: %s", line.name, prose(line.text))
 			}
 		}
-		if lost := r.lost(a); lost != "" {
-			w.item("%s", code(lost))
+		lost := r.lost(i)
+		if lost != nil {
+			w.item("%s", prose(lost.LostWords()))
 		}
 		w.end()
+		if lost != nil {
+			for _, way := range lost.WaysBack() {
+				w.line("%s", prose(way.Does))
+				w.line("%s", fenced("sh", remediation.Plain(way.Command, reportJSON)))
+			}
+		}
 		w.block("Before", a.Before)
 		w.block("After", a.After)
 	}
@@ -290,8 +298,12 @@ func longestRun(s string, of rune) (longest int) {
 }
 
 // prose is a sentence with words from elsewhere in it: what would be Markdown,
-// HTML, an address or a mention shows as it is.
+// HTML, an address or a mention shows as it is. A hint, which may be a command to copy, is
+// code.
 func prose(s string) string {
+	if message, try := hint.Cut(s); try != "" {
+		return hint.Text(prose(message), code(try))
+	}
 	var b strings.Builder
 	text := remediation.Plain(s, reportText)
 	for i, r := range text {

@@ -229,17 +229,18 @@ func (r *Report) actions() {
 	}
 }
 
-// lost is what an action lost, "" if it lost nothing.
-func (r *Report) lost(a Action) string {
-	if a.Undo || a.Outcome != string(remediation.StepDone) {
-		return ""
+// lost is the step that an action was the last try of, if it lost data, or may have.
+func (r *Report) lost(i int) *view.StepView {
+	same := func(a Action) bool { return !a.Undo && a.Step == r.Actions[i].Step }
+	if r.Actions[i].Undo || slices.ContainsFunc(r.Actions[i+1:], same) {
+		return nil
 	}
-	for _, s := range r.Incident.Steps {
-		if s.ID == a.Step {
-			return s.LostWords()
+	for n := range r.Incident.Steps {
+		if s := &r.Incident.Steps[n]; s.ID == r.Actions[i].Step && s.LostData {
+			return s
 		}
 	}
-	return ""
+	return nil
 }
 
 // failed ends the step that an undoing undoes because it failed; one that was

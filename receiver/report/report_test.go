@@ -374,16 +374,26 @@ func TestAReportOfAnOrderOrASignalHasNoBreach(t *testing.T) {
 
 func TestAReportSaysWhatWasLostAndWhereTheSnapshotIs(t *testing.T) {
 	s := aLadder()
-	s.incident.Steps = []view.StepView{{ID: "2-image_retag", Risk: "lossy", State: remediation.StepDone, LostData: true, Snapshot: &view.Snapshot{Path: "/var/lib/backout/shop.dump", Size: 2048, SHA256: "cafe"}}}
+	s.incident.Steps = []view.StepView{{ID: "2-image_retag", Risk: "lossy", State: remediation.StepDone, LostData: true, Snapshot: &view.Snapshot{Path: "/var/lib/backout/shop.dump", Size: 2048, SHA256: "cafe", DSNFile: "/etc/backout/shop.dsn",
+		Lost: []remediation.Lost{{What: remediation.LostTable, Schema: "public", Table: "positions", Rows: 229}}}}}
 	r := reportOf(t, s)
 	text := string(r.Markdown(nil))
-	if n := strings.Count(text, "lost data: snapshot /var/lib/backout/shop.dump, 2 KiB, SHA-256 cafe; to restore it: pg_restore"); n != 1 {
-		t.Errorf("what was done says it %d times:\n%s", n, text)
+	if n := strings.Count(text, "lost data: table public.positions (229 rows); the snapshot is /var/lib/backout/shop.dump, 2 KiB, SHA-256 cafe"); n != 2 {
+		t.Errorf("the summary and what was done say it %d times:\n%s", n, text)
+	}
+	// A command is a block of its own, to be copied as it is.
+	for _, block := range []string{
+		"This changes no database.\n\n```sh\npg_restore --schema=public --table=positions --file=/var/lib/backout/shop-lost.sql /var/lib/backout/shop.dump\n```\n",
+		"Rows written since the snapshot are lost.\n\n```sh\npg_restore --clean --if-exists --single-transaction --dbname=\"$(cat /etc/backout/shop.dsn)\" /var/lib/backout/shop.dump\n```\n",
+	} {
+		if strings.Count(text, block) != 1 {
+			t.Errorf("it lacks\n%s\nin\n%s", block, text)
+		}
 	}
 	if q := strings.Join(r.Questions, "\n"); !strings.Contains(q, "2-image_retag lost data. What of it is needed again from the snapshot /var/lib/backout/shop.dump?") {
 		t.Errorf("it asks\n%s", q)
 	}
-	if sum := strings.Join(r.Summary, "\n"); !strings.Contains(sum, "2-image_retag lost data: snapshot") {
+	if sum := strings.Join(r.Summary, "\n"); !strings.Contains(sum, "2-image_retag lost data: table public.positions (229 rows); the snapshot is ") {
 		t.Errorf("the summary is\n%s", sum)
 	}
 }

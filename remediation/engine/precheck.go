@@ -28,6 +28,7 @@ func (e *Engine) precheckTargets(ctx context.Context) error {
 		e.notReady = slices.DeleteFunc(e.notReady, func(n *notReady) bool { return n == mine })
 	}()
 	for ctx.Err() == nil {
+		began := e.underWay(ctx)
 		here := e.PlansHere(ctx)
 		e.forgetNotReady(mine, here)
 		for _, b := range here {
@@ -39,13 +40,17 @@ func (e *Engine) precheckTargets(ctx context.Context) error {
 					if err != nil {
 						continue // not built: the incident that comes to it says so
 					}
+					target := b.Kinds[s.Action].Target(b.Playbook, s.Params)
+					if e.beingChanged(ctx, target) { // its incident says how it is
+						continue
+					}
 					lctx, cancel := context.WithTimeout(ctx, ledger.LookTimeout)
 					err = e.Safely("the inspection of the target of "+s.Action, func() error {
 						_, err := action.Look(lctx, "ahead")
 						return err
 					})
-					if err = b.Ahead(&p, i, err); err != nil {
-						problems[b.Kinds[s.Action].Target(b.Playbook, s.Params)] = err.Error()
+					if err = b.Ahead(&p, i, err); err != nil && !e.beingChanged(ctx, target) {
+						problems[target] = err.Error()
 					}
 					cancel()
 				}
@@ -61,9 +66,57 @@ func (e *Engine) precheckTargets(ctx context.Context) error {
 				}
 			}
 		}
-		ledger.Pause(ctx, precheckEvery)
+		e.untilNextPrecheck(ctx, append(began, e.underWay(ctx)...))
 	}
 	return nil
+}
+
+// beingChanged reports whether a step or a promotion is changing a target now: what a look finds
+// then is over soon.
+func (e *Engine) beingChanged(ctx context.Context, target string) (is bool) {
+	err := e.Store.View(ctx, func(tx remediation.Tx) error {
+		what, err := e.TargetBusy(tx, target, "", "")
+		is = what != ""
+		return err
+	})
+	return is && err == nil
+}
+
+// underWay names the operations that are changing a target now.
+func (e *Engine) underWay(ctx context.Context) (names []string) {
+	err := e.Store.View(ctx, func(tx remediation.Tx) error {
+		running, err := tx.Running()
+		if err != nil {
+			return err
+		}
+		for _, inc := range running {
+			names = append(names, inc.ID+"/"+inc.Running().ID())
+		}
+		promoting, err := tx.Promoting()
+		for _, r := range promoting {
+			names = append(names, r.Service+"/"+r.Promotion.Op)
+		}
+		return err
+	})
+	if err != nil && ctx.Err() == nil {
+		e.Log.Warn("cannot read what is under way", "err", err)
+	}
+	return names
+}
+
+// untilNextPrecheck waits, but only until an operation ends that was under way during the
+// last precheck: another service's target may have been found not ready because of it.
+func (e *Engine) untilNextPrecheck(ctx context.Context, during []string) {
+	for range precheckEvery / ledger.Housekeeping {
+		ledger.Pause(ctx, ledger.Housekeeping)
+		if len(during) == 0 {
+			continue
+		}
+		now := e.underWay(ctx)
+		if ctx.Err() != nil || slices.ContainsFunc(during, func(name string) bool { return !slices.Contains(now, name) }) {
+			return
+		}
+	}
 }
 
 // notReady are the targets that one realm's precheck found that cannot be acted on, by

@@ -1000,3 +1000,39 @@ func (p *pair) moves() {
 	p.must(p.a.Reload(p.ctx, []*alerts.Playbook{moved}, remediation.Reloaded{}))
 	p.must(p.b.Reload(p.ctx, []*alerts.Playbook{moved}, remediation.Reloaded{}))
 }
+
+func TestATargetIsNotShownAsNotReadyForWhatAStepIsDoingToIt(t *testing.T) {
+	replicas(t, nil, func(p *pair) {
+		flag, schema := p.target("flag_off"), p.target("schema_rollback")
+		shown := func() []string {
+			settles()
+			o, err := p.a.Overview(p.ctx)
+			p.must(err)
+			return o.Services[0].NotReady
+		}
+		p.declare("alpha")
+		p.breach("error_rate")
+		begun, goOn := make(chan struct{}), make(chan struct{})
+		release := sync.OnceFunc(func() { close(goOn) })
+		defer release()
+		flag.duringApply = sync.OnceFunc(func() { close(begun); <-goOn })
+		p.a.alert(p, "fp1")
+		<-begun
+		flag.lookErr, schema.lookErr = errDisk, errors.New("an operation has its role")
+		time.Sleep(3 * time.Minute)
+		if got := shown(); len(got) != 1 || !strings.Contains(got[0], "an operation has its role") {
+			t.Errorf("while a step changes one target, it and another are shown as %q", got)
+		}
+		flag.lookErr, schema.lookErr = nil, nil
+		release()
+		time.Sleep(10 * time.Second) // not a minute, as where nothing ends
+		if got := shown(); len(got) > 0 {
+			t.Errorf("after the step %q is shown", got)
+		}
+		flag.lookErr = errDisk
+		time.Sleep(2 * time.Minute)
+		if got := shown(); len(got) != 1 || !strings.Contains(got[0], errDisk.Error()) {
+			t.Errorf("where no step changes it, it is shown as %q", got)
+		}
+	})
+}

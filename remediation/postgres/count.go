@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -18,6 +19,65 @@ type rows struct {
 	Table     string `json:"table"`
 	Rows      int64  `json:"rows"`
 	Estimated yesNo  `json:"estimated,omitempty"`
+	// What tells in the manifest whether the table and its columns are still there: its
+	// schema and name, and its columns as "NUMBER NAME", whose number outlives a renaming.
+	Name    pgx.Identifier `json:"name,omitempty"`
+	OID     uint32         `json:"oid,omitempty"`
+	Columns []string       `json:"columns,omitempty"`
+}
+
+// bareRows are rows without what only the manifest needs.
+func bareRows(all []rows) []rows {
+	plain := slices.Clone(all)
+	for i, r := range all {
+		plain[i] = rows{Table: r.Table, Rows: r.Rows, Estimated: r.Estimated}
+	}
+	return plain
+}
+
+// lost says what of before is not there after. What was renamed is still there, and so is a
+// table that was made anew by the old name.
+func lost(before, after []rows) []remediation.Lost {
+	var all []remediation.Lost
+	if after == nil { // not known
+		return nil
+	}
+	for _, b := range before {
+		if b.Name == nil { // an extension's, which the snapshot leaves out
+			continue
+		}
+		i := slices.IndexFunc(after, func(a rows) bool { return a.OID == b.OID })
+		if i < 0 {
+			i = slices.IndexFunc(after, func(a rows) bool { return a.Table == b.Table })
+		}
+		l := remediation.Lost{What: remediation.LostTable, Schema: b.Name[0], Table: b.Name[1], Rows: b.Rows}
+		if i < 0 {
+			all = append(all, l)
+			continue
+		}
+		a := after[i]
+		for _, column := range b.Columns {
+			_, name, _ := strings.Cut(column, " ")
+			still := slices.ContainsFunc(a.Columns, func(c string) bool {
+				_, n, _ := strings.Cut(c, " ")
+				return n == name
+			})
+			if a.OID == b.OID && !still {
+				number, _, _ := strings.Cut(column, " ")
+				still = slices.ContainsFunc(a.Columns, func(c string) bool { return strings.HasPrefix(c, number+" ") })
+			}
+			if !still {
+				c := l
+				c.What, c.Column = remediation.LostColumn, name
+				all = append(all, c)
+			}
+		}
+		if a.Rows < b.Rows {
+			l.What, l.Rows = remediation.LostRows, b.Rows-a.Rows
+			all = append(all, l)
+		}
+	}
+	return all
 }
 
 // smallTable is the size up to which a look, which must not take long, counts
@@ -29,6 +89,8 @@ type table struct {
 	size      int64
 	estimate  int64
 	extension bool // it belongs to an extension, and pg_dump leaves its rows out
+	oid       uint32
+	columns   []string // "NUMBER NAME", without those that are computed
 }
 
 func (t table) String() string { return strings.Join(t.name, ".") }
@@ -36,7 +98,9 @@ func (t table) String() string { return strings.Join(t.name, ".") }
 // tables returns the tables whose rows are counted, but for Flyway's own.
 func (w *work) tables(ctx context.Context, q querier) ([]table, error) {
 	found, err := q.Query(ctx, `SELECT n.nspname, c.relname, pg_table_size(c.oid), greatest(c.reltuples, 0)::bigint,
-			EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+			EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'),
+			c.oid, ARRAY(SELECT a.attnum || ' ' || a.attname FROM pg_attribute a
+				WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum)
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^(pg_|information_schema$)' AND c.relname <> $1
 			AND ($2::text[] IS NULL OR c.relname = ANY ($2) OR n.nspname || '.' || c.relname = ANY ($2))
@@ -48,8 +112,10 @@ func (w *work) tables(ctx context.Context, q querier) ([]table, error) {
 	var schema, name string
 	var size, estimate int64
 	var extension bool
-	_, err = pgx.ForEachRow(found, []any{&schema, &name, &size, &estimate, &extension}, func() error {
-		all = append(all, table{pgx.Identifier{schema, name}, size, estimate, extension})
+	var oid uint32
+	var columns []string
+	_, err = pgx.ForEachRow(found, []any{&schema, &name, &size, &estimate, &extension, &oid, &columns}, func() error {
+		all = append(all, table{pgx.Identifier{schema, name}, size, estimate, extension, oid, slices.Clone(columns)})
 		return nil
 	})
 	if err != nil {
@@ -113,6 +179,9 @@ func (w *work) countAll(ctx context.Context, conn *pgx.Conn) ([]rows, error) {
 			r, err := count(ctx, conn, t)
 			if err != nil {
 				return err
+			}
+			if !t.extension {
+				r.Name, r.OID, r.Columns = t.name, t.oid, t.columns
 			}
 			counted = append(counted, r)
 		}

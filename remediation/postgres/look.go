@@ -35,11 +35,13 @@ type snapshot struct {
 	Others []sessions `json:"other_sessions,omitempty"`
 	Rows   []rows     `json:"rows,omitempty"`
 
-	Phase  phase    `json:"phase,omitempty"`
-	Dump   *dump    `json:"dump,omitempty"`
-	Before []rows   `json:"rows_before,omitempty"`
-	After  []rows   `json:"rows_after,omitempty"`
-	Run    *command `json:"run,omitempty"`
+	Phase  phase  `json:"phase,omitempty"`
+	Dump   *dump  `json:"dump,omitempty"`
+	Before []rows `json:"rows_before,omitempty"`
+	After  []rows `json:"rows_after,omitempty"`
+	// Lost is what the step is known to have lost.
+	Lost []remediation.Lost `json:"lost,omitempty"`
+	Run  *command           `json:"run,omitempty"`
 }
 
 type scriptState struct {
@@ -183,7 +185,8 @@ func (w *work) look(ctx context.Context) (remediation.Look, error) {
 		return remediation.Look{}, err
 	}
 	if w.m != nil && w.m.Phase != undone {
-		s.Phase, s.Dump, s.Before, s.After, s.Run = w.m.Phase, w.m.Dump, w.m.Before, w.m.After, w.m.Run
+		s.Phase, s.Dump, s.Run = w.m.Phase, w.m.Dump, w.m.Run
+		s.Before, s.After, s.Lost = bareRows(w.m.Before), bareRows(w.m.After), lost(w.m.Before, w.m.After)
 	}
 	raw, err := w.raw(s)
 	return remediation.Look{Position: position, Snapshot: raw}, err

@@ -291,21 +291,32 @@ func (r *rollback) checkSnapshot(ctx context.Context) remediation.Result {
 	})
 }
 
-// checkLag asks the primary how far its replicas are behind.
+// checkLag asks the primary how far its replicas are behind. Only a server that expects none
+// passes without one: a replica that is cut off must not count as none.
 func (r *rollback) checkLag(ctx context.Context) remediation.Result {
 	return r.check(ctx, func(w *work) (remediation.Result, error) {
 		var replicas, hidden int
 		var lag float64
-		err := w.conn.QueryRow(ctx, `SELECT count(*), count(*) FILTER (WHERE state IS NULL), coalesce(max(extract(epoch FROM replay_lag)), 0)::float8
-			FROM pg_stat_replication`).Scan(&replicas, &hidden, &lag)
+		var standby bool
+		var away, names string
+		err := w.conn.QueryRow(ctx, `SELECT count(*), count(*) FILTER (WHERE state IS NULL), coalesce(max(extract(epoch FROM replay_lag)), 0)::float8,
+				pg_is_in_recovery(), coalesce((SELECT string_agg(slot_name::text, ', ' ORDER BY slot_name) FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT active), ''),
+				coalesce((SELECT setting FROM pg_settings WHERE name = 'synchronous_standby_names'), '')
+			FROM pg_stat_replication`).Scan(&replicas, &hidden, &lag, &standby, &away, &names)
 		const query = "preflight: {replication_lag: {query: ...}} in the playbook, or sign it off"
 		switch {
 		case err != nil:
 			return remediation.Result{}, fmt.Errorf("inspect pg_stat_replication: %w", err)
+		case standby:
+			return remediation.Unknown("this server is a standby: the lag is known at the primary", "the primary's address in dsn_file, or "+query), nil
+		case away != "":
+			return remediation.Unknown("no replica is connected to replication slot "+away, "bring the replica back, or drop the slot with pg_drop_replication_slot if there is no replica any more"), nil
+		case replicas == 0 && names != "":
+			return remediation.Unknown("no replica is connected, but synchronous_standby_names expects "+names, "bring the replica back, or "+query), nil
 		case hidden > 0:
 			return remediation.Unknown("pg_stat_replication is hidden from "+w.addr.config.User, "GRANT pg_monitor TO it, or "+query), nil
 		case replicas == 0:
-			return remediation.Unknown("no replica is connected to this database", query), nil
+			return remediation.Passed("this database has no replica: none is connected, no replication slot waits for one, and synchronous_standby_names is empty"), nil
 		}
 		return remediation.LagResult(time.Duration(lag*float64(time.Second)), maxLag), nil
 	})

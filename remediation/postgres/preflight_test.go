@@ -56,7 +56,55 @@ func TestASchemaThatCanBeRolledBackPassesItsChecks(t *testing.T) {
 	w.wants(found, "schema/scripts", remediation.Pass, "1 version above 1.0.0 (1 applied)")
 	w.wants(found, "schema/tried", remediation.Pass, "1 script ran")
 	w.wants(found, "schema/snapshot", remediation.Pass, "pg_dump can read the schema")
-	w.wants(found, "replication/lag", remediation.CannotTell, "no replica")
+}
+
+// The only test that judges this item: the slots are those of the whole server.
+func TestNoReplicaPassesOnlyWhereTheServerExpectsNone(t *testing.T) {
+	w := newHarness(t)
+	w.wants(w.prove(), "replication/lag", remediation.Pass, "this database has no replica")
+
+	slot := w.name + "_slot"
+	w.exec("SELECT pg_create_physical_replication_slot('" + slot + "')")
+	t.Cleanup(func() { w.exec("SELECT pg_drop_replication_slot('" + slot + "')") })
+	w.wants(w.prove(), "replication/lag", remediation.CannotTell, "no replica is connected to replication slot "+slot)
+
+	// What would hold up every commit of the server, or needs a second one, the session finds
+	// in tables of its own by the names of the server's.
+	w.exec("CREATE SCHEMA seen; GRANT USAGE ON SCHEMA seen TO " + w.owner + `;
+		CREATE TABLE seen.pg_replication_slots (slot_name name, slot_type text, active boolean);
+		CREATE TABLE seen.pg_stat_replication (state text, replay_lag interval);
+		CREATE TABLE seen.pg_settings (name text, setting text);
+		CREATE FUNCTION seen.pg_is_in_recovery() RETURNS boolean LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM seen.pg_settings WHERE name = ''standby'')';
+		GRANT SELECT ON ALL TABLES IN SCHEMA seen TO ` + w.owner + "; ALTER ROLE " + w.owner + " IN DATABASE " + w.name + " SET search_path = seen, pg_catalog, public")
+	for _, c := range []struct {
+		what, sql string
+		status    remediation.Status
+		says      string
+	}{
+		{"nothing", "", remediation.Pass, "this database has no replica"},
+		{"a logical slot", "INSERT INTO seen.pg_replication_slots VALUES ('events', 'logical', false)", remediation.Pass, "this database has no replica"},
+		{"a replica that is expected and away", "INSERT INTO seen.pg_settings VALUES ('synchronous_standby_names', 'FIRST 1 (b)')", remediation.CannotTell, "synchronous_standby_names expects FIRST 1 (b)"},
+		{"that replica", "INSERT INTO seen.pg_stat_replication VALUES ('streaming', '2s')", remediation.Pass, "the lag is 2 s"},
+		{"its slot", "INSERT INTO seen.pg_replication_slots VALUES ('b', 'physical', true)", remediation.Pass, "the lag is 2 s"},
+		{"another one that is behind", "INSERT INTO seen.pg_stat_replication VALUES ('catchup', '9s')", remediation.Fail, "the lag is 9 s"},
+		{"a third one that is away", "INSERT INTO seen.pg_replication_slots VALUES ('c', 'physical', false)", remediation.CannotTell, "replication slot c"},
+		{"a standby", "TRUNCATE seen.pg_replication_slots, seen.pg_stat_replication, seen.pg_settings; INSERT INTO seen.pg_settings VALUES ('standby', '')", remediation.CannotTell, "this server is a standby"},
+		{"a replica that is hidden", "TRUNCATE seen.pg_settings; INSERT INTO seen.pg_stat_replication VALUES (NULL, NULL)", remediation.CannotTell, "hidden from " + w.owner},
+	} {
+		w.exec(c.sql)
+		if f := w.lag(); f.Status != c.status || !strings.Contains(f.Evidence, c.says) {
+			t.Errorf("%s: %+v; want %s, with %q", c.what, f, c.status, c.says)
+		}
+	}
+}
+
+func (w *harness) lag() (f remediation.Result) {
+	for _, p := range w.action(nil).(remediation.SelfChecking).Checks() {
+		if p.ID == "replication/lag" {
+			f = p.Run(w.t.Context())
+		}
+	}
+	return f
 }
 
 // Before a release its versions are not applied yet: the way there is tried, too.

@@ -98,7 +98,55 @@ func TestTheSchemaGoesBackWithItsHistoryAndARecordOfWhatWasLost(t *testing.T) {
 	w.position(next, remediation.Wanted)
 }
 
-func TestTheSnapshotBringsTheDataBackByHand(t *testing.T) {
+func TestTheWayBackThatIsNamedFirstKeepsTheRowsWrittenSince(t *testing.T) {
+	w := newHarness(t)
+	w.write("V2.1.0__shares.sql", "ALTER TABLE posts ADD COLUMN shares int DEFAULT 7; ALTER TABLE channels RENAME COLUMN name TO title")
+	w.migrate("V2.1.0__shares.sql")
+	w.write("U2.1.0__shares.sql", "ALTER TABLE posts DROP COLUMN shares; DELETE FROM posts WHERE id > 8; ALTER TABLE channels RENAME COLUMN title TO name")
+	w.snapshots = filepath.Join(t.TempDir(), "the team's $napshots")
+	w.apply()
+	w.exec("INSERT INTO posts (channel, body) VALUES (1, 'written since')")
+	state := w.state()
+
+	after := parsed(t, w.position(op, remediation.Wanted).Snapshot)
+	const lost = "column sentiment of public.posts (10 rows), column shares of public.posts (10 rows), 2 rows of public.posts"
+	if got := remediation.LostWords(after.Lost); got != "table public.forecasts (5 rows), "+lost+", table public.recommendations (1 row)" {
+		t.Errorf("lost: %s", got)
+	}
+	ways := remediation.WaysBack(after.Dump.Path, after.DSNFile, after.Database, after.Lost)
+	err := w.action(nil).Undo(t.Context(), op, nil)
+	w.says(err, "the schema is at its previous version", "backout never restores data", "lost: table public.forecasts (5 rows), "+lost)
+	_, line := hint.Of(err)
+	if line != ways[0].Command || len(ways) != 3 {
+		t.Errorf("the error names %s", line)
+	}
+	for _, way := range ways[:len(ways)-1] {
+		run(t, way.Command)
+	}
+	if got := w.state(); got != state {
+		t.Errorf("the database is\n%s\nand was\n%s", got, state)
+	}
+
+	// The lost tables can be loaded where they are gone, and rows written since stay.
+	file := strings.TrimSuffix(after.Dump.Path, ".dump")
+	for name, tables := range map[string]string{"-lost.sql": "forecasts recommendations", "-changed.sql": "posts"} {
+		sql, err := os.ReadFile(file + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, table := range []string{"forecasts", "recommendations", "posts", "channels"} {
+			if strings.Contains(string(sql), "COPY public."+table+" ") != strings.Contains(tables, table) {
+				t.Errorf("%s in %s:\n%s", table, name, sql)
+			}
+		}
+	}
+	run(t, "psql --quiet --set=ON_ERROR_STOP=1 --single-transaction --dbname="+quoted(w.dsn())+" --file="+quoted(file+"-lost.sql"))
+	if got := w.text("SELECT concat_ws(' ', (SELECT count(*) FROM forecasts), (SELECT count(*) FROM recommendations), (SELECT count(*) FROM posts WHERE body = 'written since'))"); got != "5 1 1" {
+		t.Errorf("forecasts, recommendations, and posts written since: %s", got)
+	}
+}
+
+func TestTheWayBackThatIsNamedLastReplacesTheWholeDatabase(t *testing.T) {
 	w := newHarness(t)
 	file := filepath.Join(t.TempDir(), "the team's $dsn")
 	if err := os.Rename(w.spec.DSNFile, file); err != nil {
@@ -107,18 +155,28 @@ func TestTheSnapshotBringsTheDataBackByHand(t *testing.T) {
 	w.spec.DSNFile = file
 	state := w.state()
 	w.apply()
-	err := w.action(nil).Undo(t.Context(), op, nil)
-	w.says(err, "the schema is at its previous version", "backout never restores data", "try: pg_restore --clean --if-exists --dbname=\"$(cat ")
-	// What the error says, by a person's hand.
-	_, line := hint.Of(err)
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", line+" --single-transaction")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	w.exec("INSERT INTO posts (channel, body) VALUES (1, 'written since')")
+	after := parsed(t, w.position(op, remediation.Wanted).Snapshot)
+	ways := remediation.WaysBack(after.Dump.Path, after.DSNFile, after.Database, after.Lost)
+	way := ways[len(ways)-1]
+	if !strings.Contains(way.Does, "Rows written since the snapshot are lost.") {
+		t.Errorf("it says: %s", way.Does)
 	}
+	run(t, way.Command)
 	if got := w.state(); got != state {
 		t.Errorf("restored:\n%s\nwas:\n%s", got, state)
 	}
 }
+
+// run runs a command as a person does who copies it into a shell.
+func run(t *testing.T, line string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), "sh", "-c", line).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", line, err, out)
+	}
+}
+
+func quoted(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
 
 func TestTheApplicationIsCutOffBeforeTheSnapshotAndLetBackAtTheEnd(t *testing.T) {
 	w := newHarness(t)

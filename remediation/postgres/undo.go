@@ -104,8 +104,12 @@ func (w *work) refuse(why error) error {
 	if w.m.Dump == nil {
 		return definite("%s; backout never restores data, and there is no snapshot: it was in this state before", what)
 	}
+	all := lost(w.m.Before, w.m.After)
+	if len(all) > 0 {
+		what += ", lost: " + remediation.LostWords(all)
+	}
 	return hint.Add(definite("%s; backout never restores data: the snapshot is %s", what, w.m.Dump.Path),
-		"%s", remediation.DumpCommand(w.spec.DSNFile, w.m.Plan.Database, w.m.Dump.Path))
+		"%s", remediation.WaysBack(w.m.Dump.Path, w.spec.DSNFile, w.m.Plan.Database, all)[0].Command)
 }
 
 var _ remediation.Action = (*rollback)(nil)

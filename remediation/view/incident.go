@@ -286,6 +286,8 @@ type Snapshot struct {
 	Database string `json:"database,omitempty"`
 	// DSNFile is the file that holds the database's address.
 	DSNFile string `json:"dsn_file,omitempty"`
+	// Lost is what the step is known to have lost of it.
+	Lost []remediation.Lost `json:"lost,omitempty"`
 }
 
 // SnapshotOf returns the snapshot that a step took before it lost data, by the last outcome
@@ -309,6 +311,7 @@ func SnapshotOf(tx remediation.Tx, incident, step string) (*Snapshot, error) {
 		if size, ok := decimalOf(dump["size"]); ok {
 			s.Size = int64(size)
 		}
+		s.Lost = lostOf(en)
 		return s, nil
 	}
 	return nil, nil
@@ -340,7 +343,7 @@ func (s StepView) Lost() string {
 	return "may have lost data"
 }
 
-// LostWords say what a step has lost, and how to bring it back; "" for a step that lost nothing.
+// LostWords say what a step has lost, and where its snapshot is; "" for a step that lost nothing.
 func (s StepView) LostWords() string {
 	switch {
 	case !s.LostData:
@@ -348,14 +351,41 @@ func (s StepView) LostWords() string {
 	case s.Snapshot == nil:
 		return s.Lost() + ": the audit log names no snapshot"
 	}
-	words := s.Lost() + ": snapshot " + s.Snapshot.Path
+	words := s.Lost() + ": "
+	if len(s.Snapshot.Lost) > 0 {
+		words += remediation.LostWords(s.Snapshot.Lost) + "; "
+	}
+	words += "the snapshot is " + s.Snapshot.Path
 	if s.Snapshot.Size > 0 {
 		words += ", " + remediation.Measure(float64(s.Snapshot.Size), alerts.Bytes)
 	}
 	if s.Snapshot.SHA256 != "" {
 		words += ", SHA-256 " + s.Snapshot.SHA256
 	}
-	return words + "; to restore it: " + remediation.DumpCommand(s.Snapshot.DSNFile, s.Snapshot.Database, s.Snapshot.Path)
+	return words
+}
+
+// WaysBack lead to what the step has lost, the one that destroys nothing first.
+func (s StepView) WaysBack() []remediation.WayBack {
+	if !s.LostData || s.Snapshot == nil {
+		return nil
+	}
+	return remediation.WaysBack(s.Snapshot.Path, s.Snapshot.DSNFile, s.Snapshot.Database, s.Snapshot.Lost)
+}
+
+// lostOf is what a step is known to have lost, by the entry of its outcome.
+func lostOf(e audit.Entry) (all []remediation.Lost) {
+	after, _ := e.Detail["after"].(map[string]any)
+	list, _ := after["lost"].([]any)
+	for _, one := range list {
+		m, _ := one.(map[string]any)
+		text := func(key string) string { s, _ := m[key].(string); return s }
+		rows, _ := decimalOf(m["rows"])
+		all = append(all, remediation.Lost{
+			What: remediation.LostWhat(text("what")), Schema: text("schema"), Table: text("table"), Column: text("column"), Rows: int64(rows),
+		})
+	}
+	return all
 }
 
 // Next is what comes next, and when at the earliest.

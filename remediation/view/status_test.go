@@ -3,6 +3,7 @@ package view_test
 import (
 	"cmp"
 	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -233,13 +234,18 @@ func (tx outcomes) Entries(audit.Filter) ([]audit.Entry, error) { return tx.entr
 func TestTheSnapshotOfAStepIsThatOfItsLastOutcome(t *testing.T) {
 	of := func(step, path string) audit.Entry {
 		return audit.Entry{Step: step, Kind: audit.KindOutcome, Detail: map[string]any{"after": map[string]any{
-			"database": "shop", "dsn_file": "/etc/shop.dsn", "dump": map[string]any{"path": path, "size": json.Number("3145728"), "sha256": "cafe"},
+			"database": "shop", "dsn_file": "/etc/shop.dsn",
+			"lost": []any{map[string]any{"what": "table", "schema": "public", "table": "positions", "rows": json.Number("229")}}, "dump": map[string]any{"path": path, "size": json.Number("3145728"), "sha256": "cafe"},
 		}}}
 	}
 	tx := outcomes{entries: []audit.Entry{of("3-schema_rollback", "/s/1"), of("3-schema_rollback", "/s/2"), of("4-other", "/s/3"), {Step: "3-schema_rollback"}}}
 	got, err := view.SnapshotOf(tx, "inc-1", "3-schema_rollback")
-	if want := (view.Snapshot{Path: "/s/2", Size: 3 << 20, SHA256: "cafe", Database: "shop", DSNFile: "/etc/shop.dsn"}); err != nil || got == nil || *got != want {
+	if want := (view.Snapshot{Path: "/s/2", Size: 3 << 20, SHA256: "cafe", Database: "shop", DSNFile: "/etc/shop.dsn",
+		Lost: []remediation.Lost{{What: remediation.LostTable, Schema: "public", Table: "positions", Rows: 229}}}); err != nil || got == nil || !reflect.DeepEqual(*got, want) {
 		t.Errorf("the snapshot is %+v, %v", got, err)
+	}
+	if got := view.Describe(tx.entries[1]).Why; got != "lost: table public.positions (229 rows)" {
+		t.Errorf("the timeline says why: %q", got)
 	}
 	if got, err := view.SnapshotOf(tx, "inc-1", "1-flag_off"); got != nil || err != nil {
 		t.Errorf("a step without a snapshot has %+v, %v", got, err)

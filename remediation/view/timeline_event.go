@@ -145,6 +145,9 @@ func Describe(e audit.Entry) TimelineEvent {
 		}
 		ev.Why = text(key)
 	}
+	if lost := lostOf(e); e.Kind == audit.KindOutcome && len(lost) > 0 {
+		ev.Why = strings.TrimPrefix(ev.Why+"; lost: "+remediation.LostWords(lost), "; ")
+	}
 	return ev
 }
 

@@ -205,6 +205,9 @@ func stepsText(b *strings.Builder, inc view.IncidentView, now time.Time, scr Scr
 		if words := s.LostWords(); words != "" {
 			b.WriteString(Wrap("      ", words))
 		}
+		for _, way := range s.WaysBack() { // a command stays on one line, to be copied
+			b.WriteString(Wrap("      ", way.Does) + "        " + Clean(way.Command) + "\n")
+		}
 		if words := s.ExpectedWords(); words != "" {
 			b.WriteString(Wrap("      ", words))
 		}

@@ -62,16 +62,27 @@ func TestWhatWasLostIsShownWithItsSnapshot(t *testing.T) {
 	}}
 	text := strings.Join(strings.Fields(Incident(inc, time.Time{}, Screen{})), " ")
 	for _, want := range []string{
-		"lost data: snapshot /var/lib/backout/shop.dump, 3 MiB, SHA-256 " + strings.Repeat("ab", 32),
-		"to restore it: pg_restore --clean --if-exists --dbname=shop /var/lib/backout/shop.dump, with its host and user", "4-status_page never run",
+		"lost data: the snapshot is /var/lib/backout/shop.dump, 3 MiB, SHA-256 " + strings.Repeat("ab", 32),
+		"This changes no database. pg_restore --file=/var/lib/backout/shop.sql /var/lib/backout/shop.dump Replace the whole database",
+		"Rows written since the snapshot are lost. Add the database's host and user. pg_restore --clean --if-exists --single-transaction --dbname=shop /var/lib/backout/shop.dump", "4-status_page never run",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
 	}
 	inc.Steps[0].Snapshot.DSNFile = "/etc/backout/shop.dsn"
-	if text := strings.Join(strings.Fields(Incident(inc, time.Time{}, Screen{})), " "); !strings.Contains(text, `to restore it: pg_restore --clean --if-exists --dbname="$(cat /etc/backout/shop.dsn)" /var/lib/backout/shop.dump`) {
-		t.Errorf("the command does not say where the database is:\n%s", text)
+	inc.Steps[0].Snapshot.Lost = []remediation.Lost{{What: remediation.LostTable, Schema: "public", Table: "live positions", Rows: 229}}
+	text = Incident(inc, time.Time{}, Screen{})
+	for _, line := range []string{ // each whole, to be copied
+		`pg_restore --clean --if-exists --single-transaction --dbname="$(cat /etc/backout/shop.dsn)" /var/lib/backout/shop.dump`,
+		`pg_restore --schema=public --table='live positions' --file=/var/lib/backout/shop-lost.sql /var/lib/backout/shop.dump`,
+	} {
+		if !strings.Contains(text, "\n        "+line+"\n") {
+			t.Errorf("no line is %s:\n%s", line, text)
+		}
+	}
+	if text := strings.Join(strings.Fields(text), " "); !strings.Contains(text, "lost data: table public.live positions (229 rows); the snapshot is ") {
+		t.Errorf("it does not say what was lost:\n%s", text)
 	}
 }
 

@@ -1,0 +1,104 @@
+package remediation
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// LostWhat is a part of a database that can be lost.
+type LostWhat string
+
+// The parts.
+const (
+	LostTable  LostWhat = "table"
+	LostColumn LostWhat = "column"
+	LostRows   LostWhat = "rows" // of a table that is still there
+)
+
+// Lost is what a step lost of one table.
+type Lost struct {
+	What   LostWhat `json:"what"`
+	Schema string   `json:"schema"`
+	Table  string   `json:"table"`
+	Column string   `json:"column,omitempty"`
+	// Rows are those of the table, or those of them that are lost.
+	Rows int64 `json:"rows"`
+}
+
+func (l Lost) String() string {
+	table := l.Schema + "." + l.Table
+	switch l.What {
+	case LostColumn:
+		return fmt.Sprintf("column %s of %s (%s)", l.Column, table, Counted(l.Rows, "row"))
+	case LostRows:
+		return Counted(l.Rows, "row") + " of " + table
+	}
+	return fmt.Sprintf("table %s (%s)", table, Counted(l.Rows, "row"))
+}
+
+// listedLost is how much of what was lost is said.
+const listedLost = 10
+
+// LostWords say what was lost.
+func LostWords(all []Lost) string {
+	said := make([]string, 0, listedLost+1)
+	for i, l := range all {
+		if i == listedLost {
+			said = append(said, fmt.Sprintf("and %d more", len(all)-i))
+			break
+		}
+		said = append(said, l.String())
+	}
+	return strings.Join(said, ", ")
+}
+
+// WayBack is a command with which a person gets lost data back, and what it does.
+type WayBack struct{ Does, Command string }
+
+// WaysBack lead from the snapshot of a database to what a step lost of it. The last one
+// replaces the database, the ones before it change none: an error may name the first alone.
+// The database's address is in dsnFile, "" if that is not known; database, "" if not known,
+// is only its name.
+func WaysBack(path, dsnFile, database string, lost []Lost) (ways []WayBack) {
+	toFile := func(does, name string, gone func(Lost) bool) {
+		var schemas, tables []string
+		for _, l := range lost {
+			if gone(l) {
+				schemas, tables = append(schemas, "--schema="+shellWord(l.Schema)), append(tables, "--table="+shellWord(l.Table))
+			}
+		}
+		if len(tables) == 0 && len(lost) > 0 {
+			return
+		}
+		slices.Sort(schemas)
+		slices.Sort(tables)
+		file := strings.TrimSuffix(path, ".dump") + name
+		words := slices.Concat([]string{"pg_restore"}, slices.Compact(schemas), slices.Compact(tables), []string{"--file=" + shellWord(file), shellWord(path)})
+		ways = append(ways, WayBack{"Write " + does + " to a file as SQL. This changes no database.", strings.Join(words, " ")})
+	}
+	if len(lost) == 0 {
+		toFile("the snapshot", ".sql", nil)
+	} else {
+		toFile("the lost tables", "-lost.sql", func(l Lost) bool { return l.What == LostTable })
+		toFile("the tables that lost columns or rows", "-changed.sql", func(l Lost) bool { return l.What != LostTable })
+	}
+	to, also := shellWord(cmp.Or(database, "DATABASE")), " Add the database's host and user."
+	if dsnFile != "" {
+		to, also = `"$(cat `+shellWord(dsnFile)+`)"`, ""
+	}
+	return append(ways, WayBack{"Replace the whole database with the snapshot. Rows written since the snapshot are lost." + also,
+		"pg_restore --clean --if-exists --single-transaction --dbname=" + to + " " + shellWord(path)})
+}
+
+var plainWord = regexp.MustCompile(`^[\w@%+=:,./-]+$`)
+
+// shellWord is a text as a shell takes it for one word, in quotes only where it needs them.
+func shellWord(text string) string {
+	if plainWord.MatchString(text) {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}
