@@ -226,8 +226,8 @@ type TriggerView struct {
 	// poll.
 	Observed   *time.Time `json:"observed,omitempty"`
 	Unanswered bool       `json:"unanswered,omitempty"`
-	// Worst is the worst value that the audit log has, set where one incident is asked for
-	// that is over.
+	// Worst is the worst value of the trigger's own expression that backout saw while the
+	// incident was open, in its polls and in what Prometheus recorded; set once it is closed.
 	Worst *float64 `json:"worst,omitempty"`
 	// Unit is that of the trigger's indicator; set where one incident is asked for.
 	Unit alerts.Unit `json:"unit,omitempty"`

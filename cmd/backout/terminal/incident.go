@@ -169,7 +169,7 @@ func triggersText(b *strings.Builder, inc view.IncidentView) {
 			continue
 		}
 		if t.Worst != nil {
-			state += ", worst value " + remediation.Measure(*t.Worst, t.Unit)
+			state += ", worst value seen " + remediation.Measure(*t.Worst, t.Unit)
 		}
 		b.WriteString(Wrap("  ", fmt.Sprintf("%s: %s, last value %s, threshold %s",
 			t.Trigger, state, ValueOr(t.Value, t.Unit, "none"), remediation.Measure(t.Threshold, t.Unit))))
