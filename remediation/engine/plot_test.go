@@ -79,7 +79,9 @@ func TestAPlotAsksForTheTriggersOwnExpressionAroundTheIncident(t *testing.T) {
 // another window, and what lies before the incident is another's.
 func TestTheWorstValueIsOfTheIncidentAndOfTheTriggersOwnExpression(t *testing.T) {
 	opened := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
-	at := func(d time.Duration, v float64) remediation.Point { return remediation.Point{Time: opened.Add(d), Value: v} }
+	at := func(d time.Duration, v float64) remediation.Point {
+		return remediation.Point{Time: opened.Add(d), Value: v}
+	}
 	for name, tc := range map[string]struct {
 		history *fakeHistory
 		want    float64

@@ -35,6 +35,8 @@ type Overview struct {
 	// HeadSeq and HeadHash are the audit log's last entry.
 	HeadSeq  int64  `json:"head_seq"`
 	HeadHash string `json:"head_hash"`
+	// Arrivals is what Alertmanager sent to the process that answers.
+	Arrivals remediation.Arrivals `json:"notifications"`
 	// Audited is nil before the log was first verified.
 	Audited *Audited `json:"audited"`
 	// NotReloaded is the last reload if it failed, nil if not.
