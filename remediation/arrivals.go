@@ -37,5 +37,5 @@ func (r RefusedArrivals) Words() string {
 const (
 	// HintToken is what to do about refused notifications, HintSilent where nothing comes.
 	HintToken  = "put a token of --config.file with the role alertmanager into the file that credentials_file of Alertmanager's configuration names"
-	HintSilent = "check that Alertmanager's configuration posts to this backout, as generated/deploy/alertmanager.yml does, and that the file of its credentials_file exists; Alertmanager's log says why a notification failed"
+	HintSilent = "check that Alertmanager's configuration posts to this backout and that the file of its credentials_file exists; Alertmanager's log has the errors"
 )

@@ -359,7 +359,7 @@ func plotWords(p view.Plot) string {
 	if p.To.Sub(p.From) > 24*time.Hour {
 		to, at = "2006-01-02 15:04", time.DateTime
 	}
-	fmt.Fprintf(&b, "%s from %s to %s UTC, %s.", p.Trigger, p.From.UTC().Format("2006-01-02 15:04"), p.To.UTC().Format(to), bound(p))
+	fmt.Fprintf(&b, "%s from %s to %s UTC, %s.", remediation.Estimated(p.Trigger, p.Estimate), p.From.UTC().Format("2006-01-02 15:04"), p.To.UTC().Format(to), bound(p))
 	if n := len(p.Points); n > 0 {
 		last := "last " + remediation.Measure(p.Points[n-1].Value, p.Unit)
 		if worst, found := p.Worst(); found {

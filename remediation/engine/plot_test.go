@@ -328,3 +328,31 @@ func TestAnOverviewKnowsABreachThatWasHeardByItsIncident(t *testing.T) {
 		t.Error("what is beyond its bound after that is hidden")
 	}
 }
+
+// With a confidence the value is the nearer end of an interval: next to the measured share it
+// would read as a contradiction.
+func TestTheEndOfAnIntervalIsNotShownAsTheMeasuredShare(t *testing.T) {
+	w := newHarness(t, func(src string) string {
+		return strings.Replace(src, "window: 15m, min_volume: 100,", "window: 15m, min_volume: 100, confidence: 0.95,", 1)
+	})
+	w.history = &fakeHistory{points: []remediation.Point{{Time: w.now, Value: 0.5419}}}
+	w.start()
+	w.declare("alpha")
+	w.breach("error_rate")
+	all, err := w.engine.Rollouts(w.ctx)
+	w.must(err)
+	const said = "trigger error_rate is breaching: 500% (at least, with 95% confidence), threshold 1%"
+	if !slices.ContainsFunc(all[0].Gates, func(g remediation.GateResult) bool { return g.Why == said }) {
+		t.Errorf("the gates say %+v", all[0].Gates)
+	}
+	const estimate = "at least, with 95% confidence"
+	v := w.incident(w.fire("error_rate", "fp1"))
+	p, err := w.engine.ServicePlot(w.ctx, "shop", "error_rate")
+	w.must(err)
+	if b := view.BrokenOf(p); v.Triggers[0].Estimate != estimate || b.Estimate != estimate || b.Value != "54.19%" {
+		t.Errorf("the incident says %q, the plot %q of %s", v.Triggers[0].Estimate, b.Estimate, b.Value)
+	}
+	if p, err = w.engine.ServicePlot(w.ctx, "shop", "latency"); err != nil || p.Estimate != "" {
+		t.Errorf("without a confidence it says %q (%v)", p.Estimate, err)
+	}
+}

@@ -20,10 +20,12 @@ import (
 type Plot struct {
 	Incident string `json:"incident"`
 	// Service is set where the plot is of a service as it is now, and of no incident.
-	Service   string      `json:"service,omitempty"`
-	Trigger   string      `json:"trigger"`
-	Unit      alerts.Unit `json:"unit"` // "" where the playbook is not at hand
-	Threshold float64     `json:"threshold"`
+	Service string      `json:"service,omitempty"`
+	Trigger string      `json:"trigger"`
+	Unit    alerts.Unit `json:"unit"` // "" where the playbook is not at hand
+	// Estimate is a TriggerView's.
+	Estimate  string  `json:"estimate,omitempty"`
+	Threshold float64 `json:"threshold"`
 	// Above: values above the threshold are beyond it; else those below.
 	Above bool      `json:"above"`
 	From  time.Time `json:"from"`
