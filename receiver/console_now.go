@@ -97,8 +97,10 @@ type serviceCard struct {
 	Headline, Tone string
 	Stories        []view.Story
 	// Lost: a breach would not be heard of.
-	Lost      bool
-	Indicator *indicator
+	Lost bool
+	// NoWatchdog is why its watchdog is not heard, TryWatchdog what to do.
+	NoWatchdog, TryWatchdog string
+	Indicator               *indicator
 }
 
 // indicator is the value that a service is judged by.
@@ -182,7 +184,8 @@ func serviceCards(o view.Overview) []serviceCard {
 		if len(c.Stories) > 0 {
 			c.Headline, c.Tone = c.Stories[0].Headline, c.Stories[0].Tone
 		}
-		if c.Lost, _ = c.Monitoring(o.Time); c.Lost && len(c.Stories) == 0 {
+		c.Lost, _ = o.Monitoring(c.ServiceNow)
+		if c.NoWatchdog, c.TryWatchdog = o.NoWatchdog(c.ServiceNow); c.Lost && len(c.Stories) == 0 {
 			c.Headline, c.Tone = "Monitoring lost", "bad"
 		}
 		if len(c.Unheard) > 0 && len(c.Stories) == 0 {

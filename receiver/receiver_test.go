@@ -70,6 +70,8 @@ func (f *fakeService) Accept(ctx context.Context, n remediation.Notification) (r
 	return remediation.Accepted{Accepted: len(n.Alerts)}, nil
 }
 
+func (f *fakeService) NoteRefused(from, result string) { f.change("refused", from, result) }
+
 func (f *fakeService) took() []remediation.Notification {
 	f.mu.Lock()
 	defer f.mu.Unlock()

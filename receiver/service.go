@@ -33,6 +33,9 @@ type Remembers interface {
 type Notifications interface {
 	// Accept commits a notification. Any error means that it is not committed.
 	Accept(ctx context.Context, n remediation.Notification) (remediation.Accepted, error)
+	// NoteRefused notes one that was refused for its token, the address that it came from,
+	// and its result.
+	NoteRefused(from, result string)
 	// Ready is nil once the engine runs and the store answers.
 	Ready(ctx context.Context) error
 }

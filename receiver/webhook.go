@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"time"
 
@@ -63,6 +64,11 @@ func (s *Server) webhook(c echo.Context) error {
 func (s *Server) notification(c echo.Context, r *http.Request) (result, error) {
 	access := s.access.Load()
 	if _, err := access.caller(c, postNotification); err != nil {
+		from := r.RemoteAddr
+		if host, _, err := net.SplitHostPort(from); err == nil {
+			from = host
+		}
+		s.notifications.NoteRefused(from, string(refusedResult(err)))
 		return refusedResult(err), err
 	}
 	// Alertmanager sends no Origin, a browser always does: a page of another

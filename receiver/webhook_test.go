@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html"
 	"io"
 	"log/slog"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/alertmanager/template"
 
@@ -515,5 +517,43 @@ func BenchmarkWebhook(b *testing.B) {
 		if w := s.post(body); w.Code != http.StatusOK {
 			b.Fatal(w.Body)
 		}
+	}
+}
+
+// What a wrong token keeps away is known here alone: the status says so, and not that a route
+// is missing.
+func TestTheStatusSaysThatNotificationsAreRefused(t *testing.T) {
+	s := newTestService(t)
+	post := func(name string, labels string) {
+		t.Helper()
+		r := httptest.NewRequest("POST", "/api/v1/webhook/alertmanager", strings.NewReader(strings.Replace(oneAlert, `"alertname":"A","service":"s","trigger":"t"`, labels, 1)))
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Authorization", "Bearer "+name+"-secret")
+		s.ServeHTTP(httptest.NewRecorder(), r)
+	}
+	says := func(want string) {
+		t.Helper()
+		page := s.page("/", "ann")
+		w := s.browse("/api/v1/status", "ann")
+		if !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%q is not said in %s", want, w.Body)
+		}
+		if words := html.UnescapeString(page); !strings.Contains(words, want) {
+			t.Errorf("%q is not said on the page: %s", want, words)
+		}
+	}
+	says("the first can take 2 min after a start")
+	s.pass(10 * time.Second)
+	post("old", `"alertname":"Watchdog","service":"shop"`)
+	says("1 notification was refused (unauthorized) at 22 Nov 2026 03:00:10 UTC, from 192.0.2.1")
+	s.pass(10 * time.Second)
+	post("ann", `"alertname":"Watchdog","service":"shop"`)
+	says("2 notifications were refused (forbidden) since 22 Nov 2026 03:00:10 UTC, the last from 192.0.2.1")
+	s.pass(3 * time.Minute)
+	post("am", `"alertname":"Other","service":"shop"`)
+	says("other alerts arrive")
+	post("am", `"alertname":"Watchdog","service":"shop"`)
+	if w := s.browse("/api/v1/status", "ann"); !strings.Contains(w.Body.String(), `monitoring: healthy, the last watchdog alert came now"`) {
+		t.Error(w.Body)
 	}
 }

@@ -158,6 +158,8 @@ type Incident struct {
 	Would []string `json:"would,omitempty"`
 	// Call is the call that it starts, nil where it is not grave enough for one.
 	Call *CallView `json:"call,omitempty"`
+	// Measured: since it closed, Prometheus was asked for each trigger's worst value.
+	Measured bool `json:"measured,omitempty"`
 	// Paged holds what has been paged for already, by reason.
 	Paged []string `json:"paged,omitempty"`
 
@@ -192,6 +194,9 @@ type TriggerState struct {
 	// Observed is when Value was read. Unanswered: Prometheus did not answer since.
 	Observed   time.Time `json:"observed,omitzero"`
 	Unanswered bool      `json:"unanswered,omitempty"`
+	// Worst is the worst value of its own expression that was seen while the incident was
+	// open; a value of its recovery expression, over another window, is none of them.
+	Worst *float64 `json:"worst,omitempty"`
 	// Verdict is the last poll's; Breaching and Calm count how many polls
 	// running were breaching, and how many were stopped or quiet.
 	Verdict   Verdict `json:"verdict,omitempty"`
@@ -421,9 +426,16 @@ func (al Alert) Drill() bool { return al.Labels["drill"] == "true" }
 func (inc *Incident) Reopen(now time.Time) {
 	inc.State, inc.Reason, inc.Why, inc.Until = Confirming, "", "", nil
 	inc.Since, inc.Reopened, inc.Closed, inc.FalseSince, inc.SettleFrom = now, &now, nil, nil, nil
-	inc.Review, inc.ByHand = true, false
+	inc.Review, inc.ByHand, inc.Measured = true, false, false
 	inc.Unstuck()
 	inc.ResetPolls()
+}
+
+// See takes a value of the trigger's own expression into Worst.
+func (t *TriggerState) See(value float64) {
+	if t.Worst == nil || t.Outside(value, *t.Worst) {
+		t.Worst = &value
+	}
 }
 
 // Name is the trigger's name, "" for none.

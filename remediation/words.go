@@ -43,6 +43,14 @@ func Counted[N int | int64](n N, noun string) string {
 	return alerts.Counted(n, noun)
 }
 
+// Estimated adds to a value what it is, where it is not measured (plan.Plan.EstimateOf).
+func Estimated(value, estimate string) string {
+	if estimate == "" {
+		return value
+	}
+	return value + " (" + estimate + ")"
+}
+
 // Measure writes a value with its unit, to four digits. A share below 0.00001% is 0%:
 // what is left of a sum of samples, and no count of requests.
 func Measure(v float64, u alerts.Unit) string {

@@ -137,7 +137,7 @@ func (s storeSource) Plot(ctx context.Context, id, trigger string) (p view.Plot,
 			return err
 		}
 		if b := s.plan(tx, id); b != nil {
-			p.Unit = b.UnitOf(p.Trigger)
+			p.Unit, p.Estimate = b.UnitOf(p.Trigger), b.EstimateOf(p.Trigger)
 		}
 		return nil
 	})

@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -158,6 +159,7 @@ func (c *canvas) scale() []float64 {
 	for _, pt := range c.p.Points {
 		least, most = min(least, pt.Value), max(most, pt.Value)
 	}
+	share := c.p.Unit == alerts.Ratio && most > 0 && most <= 1
 	if least > 0 && least < most/2 {
 		least = 0
 	}
@@ -169,6 +171,9 @@ func (c *canvas) scale() []float64 {
 	}
 	step := niceStep((most - least) / 4)
 	c.least, c.most = math.Floor(least/step)*step, math.Ceil(most/step*1.02)*step
+	if share { // none is above all of it
+		c.most = min(c.most, 1)
+	}
 	var ticks []float64
 	for i := 0; i <= 12; i++ {
 		v := c.least + float64(i)*step
@@ -354,19 +359,20 @@ func plotWords(p view.Plot) string {
 	if p.To.Sub(p.From) > 24*time.Hour {
 		to, at = "2006-01-02 15:04", time.DateTime
 	}
-	fmt.Fprintf(&b, "%s from %s to %s UTC, %s.", p.Trigger, p.From.UTC().Format("2006-01-02 15:04"), p.To.UTC().Format(to), bound(p))
+	fmt.Fprintf(&b, "%s from %s to %s UTC, %s.", remediation.Estimated(p.Trigger, p.Estimate), p.From.UTC().Format("2006-01-02 15:04"), p.To.UTC().Format(to), bound(p))
 	if n := len(p.Points); n > 0 {
-		worst := p.Points[0]
-		for _, pt := range p.Points {
-			if (pt.Value > worst.Value) == p.Above && pt.Value != worst.Value {
-				worst = pt
+		last := "last " + remediation.Measure(p.Points[n-1].Value, p.Unit)
+		if worst, found := p.Worst(); found {
+			word, of := "lowest", ""
+			if p.Above {
+				word = "highest"
 			}
+			if p.Incident != "" {
+				of = " in the incident,"
+			}
+			last = fmt.Sprintf("%s %s%s at %s, %s", word, remediation.Measure(worst.Value, p.Unit), of, worst.Time.UTC().Format(at), last)
 		}
-		word := "Lowest"
-		if p.Above {
-			word = "Highest"
-		}
-		fmt.Fprintf(&b, " %s %s at %s, last %s.", word, remediation.Measure(worst.Value, p.Unit), worst.Time.UTC().Format(at), remediation.Measure(p.Points[n-1].Value, p.Unit))
+		b.WriteString(" " + strings.ToUpper(last[:1]) + last[1:] + ".")
 	}
 	for i, m := range p.Marks {
 		sep := ","

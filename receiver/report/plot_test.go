@@ -117,6 +117,36 @@ func TestAPlotSaysInWordsWhatItShows(t *testing.T) {
 	}
 }
 
+// The time before an incident, and after it, may be another incident's.
+func TestThePlotsWorstIsOfItsIncident(t *testing.T) {
+	p := breachPlot()
+	for i := range p.Points[:20] {
+		p.Points[i].Value = 0.99
+	}
+	p.Points[len(p.Points)-1].Value = 0.98
+	if _, text := elements(t, string(PlotSVG(p, Wide))); !strings.Contains(text, "Highest 3.15% in the incident, at 03:00:15, last 98%.") {
+		t.Error(text)
+	}
+	p.Incident, p.Marks = "", nil
+	if _, text := elements(t, string(PlotSVG(p, Wide))); !strings.Contains(text, "Highest 99% at 02:45:00, last 98%.") {
+		t.Error(text)
+	}
+}
+
+func TestTheAxisOfAShareEndsAtAllOfIt(t *testing.T) {
+	p := breachPlot()
+	for _, c := range []struct {
+		value, most float64
+		unit        alerts.Unit
+	}{{0.99, 1, alerts.Ratio}, {1, 1, alerts.Ratio}, {0.3, 0.4, alerts.Ratio}, {1.2, 1.5, alerts.Ratio}, {0.99, 1.5, alerts.Seconds}} {
+		p.Unit, p.Points[0].Value = c.unit, c.value
+		drawn := &canvas{p: p, size: Wide}
+		if ticks := drawn.scale(); drawn.most != c.most || ticks[len(ticks)-1] > c.most+1e-9 {
+			t.Errorf("%g %s: the axis ends at %g, its ticks are %v", c.value, c.unit, drawn.most, ticks)
+		}
+	}
+}
+
 var place = regexp.MustCompile(`(?:x|y|x1|x2|y1|y2|cx|cy)="(-?[0-9.]+|NaN|[-+]Inf)"`)
 
 func TestAPlotOfAnythingStaysInItsFrame(t *testing.T) {

@@ -139,7 +139,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		Checker:          preflight.New(gates, o.Sources, o.DrillPatience, channels, o.StatusPages),
 		prometheusHealth: newPrometheusHealth(o.Prometheus, o.Now, l.Safely), inFlight: map[string]bool{}, failing: map[string]*failing{}, pokes: map[string]chan struct{}{}, replica: o.Replica,
 	}
-	e.Responder = incident.New(gates, notifier)
+	e.Responder = incident.New(gates, notifier, e.Plot)
 	process := rand.Text()
 	if o.Replica != nil {
 		process = o.Replica.ID

@@ -86,6 +86,8 @@ func (e *Engine) overview(tx remediation.Tx) (view.Overview, error) {
 	if o.Dropped, o.DroppedLast, err = e.dropped.inLastDay(tx, o.HeadSeq, o.Time); err != nil {
 		return view.Overview{}, err
 	}
+	o.Arrivals = e.Arrivals()
+	o.Arrivals.Since = e.started.UTC()
 	o.Audited, o.NotReloaded = e.audited.Load(), e.notReloaded.Load()
 	if o.Replicas, o.Unheld, err = e.replicasNow(tx); err != nil {
 		return view.Overview{}, err

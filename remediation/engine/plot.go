@@ -35,7 +35,7 @@ func (e *Engine) Plot(ctx context.Context, id, trigger string) (view.Plot, error
 		p.Note = fmt.Sprintf("Prometheus was not queried (%v): %s", err, view.OfTheLog)
 		return p, nil
 	}
-	p.Unit = b.UnitOf(p.Trigger)
+	p.Unit, p.Estimate = b.UnitOf(p.Trigger), b.EstimateOf(p.Trigger)
 	if e.history == nil {
 		return p, nil
 	}
@@ -89,7 +89,7 @@ func (e *Engine) unheard(service string) []view.Unheard {
 			why := e.alertOf(service, t.Name)
 			mu.Lock()
 			defer mu.Unlock()
-			all = append(all, view.Unheard{Why: why, Trigger: p.Trigger, Value: p.Points[len(p.Points)-1].Value, Threshold: p.Threshold, Above: p.Above, Unit: p.Unit, Since: since.UTC()})
+			all = append(all, view.Unheard{Why: why, Trigger: p.Trigger, Value: p.Points[len(p.Points)-1].Value, Threshold: p.Threshold, Above: p.Above, Unit: p.Unit, Estimate: p.Estimate, Since: since.UTC()})
 		})
 	}
 	done := make(chan struct{})
@@ -199,7 +199,7 @@ func (e *Engine) ServicePlot(ctx context.Context, service, trigger string) (view
 		step := view.PlotStep(view.ServiceSpan, b.Poll())
 		p := view.Plot{
 			Service: service, Trigger: trigger, Threshold: x.Threshold, Above: x.Above,
-			From: to.Add(-view.ServiceSpan), To: to, Step: model.Duration(step), Marks: []view.Mark{}, Unit: b.UnitOf(trigger),
+			From: to.Add(-view.ServiceSpan), To: to, Step: model.Duration(step), Marks: []view.Mark{}, Unit: b.UnitOf(trigger), Estimate: b.EstimateOf(trigger),
 		}
 		var err error
 		p.Points, err = e.history.QueryRange(ctx, x.Value, p.From, p.To, step)

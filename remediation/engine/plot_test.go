@@ -75,6 +75,66 @@ func TestAPlotAsksForTheTriggersOwnExpressionAroundTheIncident(t *testing.T) {
 	}
 }
 
+// What was worst may have been so while a step ran, when no poll looked; a recovery value is over
+// another window, and what lies before the incident is another's.
+func TestTheWorstValueIsOfTheIncidentAndOfTheTriggersOwnExpression(t *testing.T) {
+	opened := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
+	at := func(d time.Duration, v float64) remediation.Point {
+		return remediation.Point{Time: opened.Add(d), Value: v}
+	}
+	for name, tc := range map[string]struct {
+		history *fakeHistory
+		want    float64
+	}{
+		"as Prometheus recorded it": {&fakeHistory{points: []remediation.Point{at(-time.Minute, 99), at(0, 5), at(time.Minute, 9), at(3*time.Minute, 8), at(2*time.Hour, 50)}}, 9},
+		"as the polls saw it":       {&fakeHistory{err: remediation.ErrNoAnswer}, 7},
+		"with nobody to ask":        {nil, 7},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newHarness(t)
+			if tc.history != nil {
+				w.history = tc.history
+				w.start()
+			}
+			id := w.open()
+			if v := w.incident(id); v.Triggers[0].Worst != nil {
+				t.Errorf("open, and its worst is %g", *v.Triggers[0].Worst)
+			}
+			w.prom.value["error_rate"], w.prom.recovery["error_rate"] = 7, 80
+			w.pass(4 * time.Minute)
+			w.cured("error_rate")
+			w.pass(2 * time.Minute)
+			w.calm("error_rate")
+			w.pass(10 * time.Minute)
+			w.is(id, remediation.Closed, "")
+			v := w.incident(id)
+			if got := v.Triggers[0].Worst; got == nil || *got != tc.want {
+				t.Fatalf("the worst is %v, want %g", got, tc.want)
+			}
+			if tc.history == nil || tc.history.err != nil {
+				return
+			}
+			p, err := w.engine.Plot(w.ctx, id, "")
+			w.must(err)
+			if pt, found := p.Worst(); !found || pt.Value != tc.want {
+				t.Errorf("the plot's worst is %v, want %g", pt, tc.want)
+			}
+			tc.history.points = []remediation.Point{at(18*time.Minute, 12)}
+			w.breach("error_rate")
+			w.post("resolved", "error_rate", "fp1")
+			w.fire("error_rate", "fp1")
+			w.cured("error_rate")
+			w.pass(4 * time.Minute)
+			w.calm("error_rate")
+			w.pass(10 * time.Minute)
+			w.is(id, remediation.Closed, "")
+			if v = w.incident(id); v.Triggers[0].Worst == nil || *v.Triggers[0].Worst != 12 {
+				t.Errorf("reopened and closed again, the worst is %v", v.Triggers[0].Worst)
+			}
+		})
+	}
+}
+
 func TestAPlotOfALongIncidentHasNoMorePoints(t *testing.T) {
 	h := &fakeHistory{points: []remediation.Point{{}}}
 	w := newHarness(t)
@@ -266,5 +326,33 @@ func TestAnOverviewKnowsABreachThatWasHeardByItsIncident(t *testing.T) {
 	w.pass(20 * time.Minute)
 	if !shown() {
 		t.Error("what is beyond its bound after that is hidden")
+	}
+}
+
+// With a confidence the value is the nearer end of an interval: next to the measured share it
+// would read as a contradiction.
+func TestTheEndOfAnIntervalIsNotShownAsTheMeasuredShare(t *testing.T) {
+	w := newHarness(t, func(src string) string {
+		return strings.Replace(src, "window: 15m, min_volume: 100,", "window: 15m, min_volume: 100, confidence: 0.95,", 1)
+	})
+	w.history = &fakeHistory{points: []remediation.Point{{Time: w.now, Value: 0.5419}}}
+	w.start()
+	w.declare("alpha")
+	w.breach("error_rate")
+	all, err := w.engine.Rollouts(w.ctx)
+	w.must(err)
+	const said = "trigger error_rate is breaching: 500% (at least, with 95% confidence), threshold 1%"
+	if !slices.ContainsFunc(all[0].Gates, func(g remediation.GateResult) bool { return g.Why == said }) {
+		t.Errorf("the gates say %+v", all[0].Gates)
+	}
+	const estimate = "at least, with 95% confidence"
+	v := w.incident(w.fire("error_rate", "fp1"))
+	p, err := w.engine.ServicePlot(w.ctx, "shop", "error_rate")
+	w.must(err)
+	if b := view.BrokenOf(p); v.Triggers[0].Estimate != estimate || b.Estimate != estimate || b.Value != "54.19%" {
+		t.Errorf("the incident says %q, the plot %q of %s", v.Triggers[0].Estimate, b.Estimate, b.Value)
+	}
+	if p, err = w.engine.ServicePlot(w.ctx, "shop", "latency"); err != nil || p.Estimate != "" {
+		t.Errorf("without a confidence it says %q (%v)", p.Estimate, err)
 	}
 }

@@ -435,11 +435,20 @@ func TestOneExpiredCertificateIsSignedOffOnceWheneverItIsSeen(t *testing.T) {
 func TestADrillAlertThatDoesNotComeBackFails(t *testing.T) {
 	p := newProvingHarness(t)
 	p.around.deaf = true
-	for _, it := range p.preflight().Items {
-		if it.ID == "alertmanager/routes" && (it.Status != remediation.Fail || !strings.Contains(it.Evidence, "breach_of_trust, error_rate, latency")) {
-			t.Errorf("it came to %s: %s", it.Status, it.Evidence)
+	fails := func(evidence, next string) {
+		t.Helper()
+		for _, it := range p.preflight().Items {
+			if it.ID == "alertmanager/routes" && (it.Status != remediation.Fail || !strings.Contains(it.Evidence, "breach_of_trust, error_rate, latency") ||
+				!strings.Contains(it.Evidence, evidence) || !strings.HasPrefix(it.Next, next)) {
+				t.Errorf("it came to %s: %s; try %s", it.Status, it.Evidence, it.Next)
+			}
 		}
 	}
+	fails("nor any other notification since backout started", remediation.HintSilent)
+	p.engine.NoteRefused("10.0.0.7", "unauthorized")
+	fails("1 notification was refused (unauthorized)", remediation.HintToken)
+	p.engine.NoteAccepted()
+	fails("though other notifications have", "route trigger")
 	if open, err := p.engine.Incidents(p.ctx, remediation.IncidentFilter{Open: true}); err != nil || len(open) > 0 {
 		t.Errorf("open are %v (%v)", open, err)
 	}

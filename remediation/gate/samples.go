@@ -21,8 +21,10 @@ import (
 type Samples struct {
 	// Values holds a reading for each attached trigger that has an expression.
 	Values map[string]remediation.Sample
-	// recovery tells which expressions gave the values.
+	// recovery tells which expressions gave the values. Own are then those of the triggers'
+	// own expressions, where they were read beside them.
 	recovery bool
+	Own      map[string]remediation.Sample
 	// Blind says why no recovery reading can be trusted; "" where they can.
 	Blind string
 	// missing says what the service lacks, so that calm proves nothing; "" where
@@ -257,8 +259,15 @@ func (ev Samples) exceeds(t *remediation.TriggerState, v float64) bool {
 
 // Note stores the samples' values in the incident, for people to see.
 func (ev Samples) Note(inc *remediation.Incident) {
+	own := ev.Own
+	if !ev.recovery {
+		own = ev.Values
+	}
 	for i := range inc.Triggers {
 		t := &inc.Triggers[i]
+		if v := remediation.Finite(own[t.Trigger].Value); v != nil {
+			t.See(*v)
+		}
 		if r, ok := ev.Values[t.Trigger]; ok {
 			t.Unanswered = errors.Is(r.Err, remediation.ErrNoAnswer)
 			if t.Value = remediation.Finite(r.Value); t.Value != nil {

@@ -35,6 +35,7 @@ func (e *Responder) Accept(ctx context.Context, n remediation.Notification) (rem
 			e.WakeUp()
 		}
 	}
+	e.NoteAccepted()
 	return done, nil
 }
 

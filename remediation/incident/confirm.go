@@ -194,6 +194,7 @@ func (e *Responder) wait(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 	if err != nil {
 		return err
 	}
+	ev.Own = values.Values
 	t := values.Beyond(inc)
 	if inc.Calm() && t == nil && values.Failed() == nil {
 		return e.change(ctx, b, inc, func(c *change) error {

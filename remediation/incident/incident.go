@@ -28,6 +28,7 @@ import (
 	"github.com/locotoki/backout/remediation/gate"
 	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/plan"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // Public is what incidents ask of those who tell customers: a step that tells before
@@ -41,12 +42,13 @@ type Public interface {
 type Responder struct {
 	*gate.Gates
 	Public
+	plot     func(ctx context.Context, id, trigger string) (view.Plot, error)
 	observed observedLooks
 }
 
-// New returns the responder behind these gates.
-func New(g *gate.Gates, p Public) *Responder {
-	return &Responder{Gates: g, Public: p, observed: observedLooks{latest: map[string]observedLook{}}}
+// New returns the responder behind these gates; plot shows an incident's trigger.
+func New(g *gate.Gates, p Public, plot func(ctx context.Context, id, trigger string) (view.Plot, error)) *Responder {
+	return &Responder{Gates: g, Public: p, plot: plot, observed: observedLooks{latest: map[string]observedLook{}}}
 }
 
 // change is a transaction on one incident, in which its life goes on.
@@ -137,6 +139,9 @@ func (e *Responder) turn(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 	case remediation.Exhausted:
 		return e.watchExhausted(ctx, b, inc)
 	case remediation.Closed:
+		if !inc.Measured && !inc.Drill {
+			return e.measure(ctx, b, inc)
+		}
 		return e.watchClosed(ctx, b, inc)
 	}
 	return fmt.Errorf("no transition from state %q", inc.State)

@@ -47,7 +47,7 @@ func (e *Responder) Restore(ctx context.Context, id string, r view.RestoreReques
 		case t != nil && ev.Blind == "":
 			unit := b.UnitOf(t.Trigger)
 			return view.IncidentView{}, hint.Add(remediation.Refuse(remediation.Conflict, "trigger %s is breaching (%s, threshold %s)",
-				t.Trigger, remediation.Measure(*ev.Values[t.Trigger].Value, unit), remediation.Measure(ev.Bound(t), unit)), "force, to restore anyway")
+				t.Trigger, remediation.Estimated(remediation.Measure(*ev.Values[t.Trigger].Value, unit), b.EstimateOf(t.Trigger)), remediation.Measure(ev.Bound(t), unit)), "force, to restore anyway")
 		case ev.Unknown(inc) != "":
 			return view.IncidentView{}, hint.Add(remediation.Refuse(remediation.Conflict, "unknown whether the breach continues: %s", ev.Unknown(inc)),
 				"force, to restore anyway")

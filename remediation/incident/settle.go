@@ -165,6 +165,7 @@ func (e *Responder) watchRecovered(ctx context.Context, b *plan.Plan, inc *remed
 	if err != nil {
 		return err
 	}
+	ev.Own = values.Values
 	if t := inc.Breaching(remediation.Certain); t != nil {
 		return e.tryStep(ctx, b, inc, ev, t, gateInput{Input: gate.Input{Confirmed: true}, poll: &ev, lead: func(c *change) error {
 			return c.escalated(ev, t, "the breach came back after recovery")
@@ -308,6 +309,40 @@ func (c *change) close(actor string, detail map[string]any) error {
 		ended = remediation.RolloutAborted
 	}
 	return c.endRollout(ended, remediation.ActorEngine, "a step of this incident rolled the release back")
+}
+
+// measurePatience bounds how long Prometheus is asked for the worst value of a trigger.
+const measurePatience = 10 * time.Second
+
+// measure asks Prometheus, once for each close, for the worst value of each trigger while the
+// incident was open: the value may have been worst while a step ran, and no poll saw it. Without
+// an answer the worst stays what the polls saw.
+func (e *Responder) measure(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
+	worst := map[string]float64{}
+	for _, t := range inc.Triggers {
+		if t.Signal != "" {
+			continue
+		}
+		asking, cancel := context.WithTimeout(ctx, measurePatience)
+		p, err := e.plot(asking, inc.ID, t.Trigger)
+		cancel()
+		if at, found := p.Worst(); err == nil && found && p.Step != 0 {
+			worst[t.Trigger] = at.Value
+		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return e.change(ctx, b, inc, func(c *change) error {
+		c.Inc.Measured = true
+		for i := range c.Inc.Triggers {
+			t := &c.Inc.Triggers[i]
+			if v, found := worst[t.Trigger]; found {
+				t.See(v)
+			}
+		}
+		return nil
+	})
 }
 
 // watchClosed looks after a closed incident while an alert of it is still active and

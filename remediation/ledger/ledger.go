@@ -38,9 +38,36 @@ type Ledger struct {
 	// WakeUp tells the engine that something may be due.
 	WakeUp func()
 
-	mu     sync.Mutex
-	plans  map[string]*plan.Plan // by service: what new incidents open with
-	byHash map[string]*plan.Plan
+	mu       sync.Mutex
+	plans    map[string]*plan.Plan // by service: what new incidents open with
+	byHash   map[string]*plan.Plan
+	arrivals remediation.Arrivals
+}
+
+// NoteRefused notes a notification that was refused for its token.
+func (l *Ledger) NoteRefused(from, result string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := remediation.RefusedArrivals{First: l.Now().UTC()}
+	if l.arrivals.Refused != nil {
+		r = *l.arrivals.Refused
+	}
+	r.Count, r.Last, r.From, r.Result = r.Count+1, l.Now().UTC(), from, result
+	l.arrivals.Refused = &r
+}
+
+// NoteAccepted notes a notification that was committed.
+func (l *Ledger) NoteAccepted() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.arrivals.Accepted, l.arrivals.Refused = true, nil
+}
+
+// Arrivals is what came from Alertmanager so far.
+func (l *Ledger) Arrivals() remediation.Arrivals {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.arrivals
 }
 
 // BeforeCommit ends every Update with fn: what it writes is committed together with what

@@ -46,6 +46,19 @@ func (b *Plan) UnitOf(trigger string) alerts.Unit {
 	return ""
 }
 
+// EstimateOf says what a trigger's value is where it is no measured share but the end of its
+// confidence interval that is nearer to the bound; "" where it is measured.
+func (b *Plan) EstimateOf(trigger string) string {
+	t := b.Trigger(trigger)
+	switch {
+	case t == nil || t.Confidence == 0:
+		return ""
+	case t.Above != nil:
+		return "at least, with " + remediation.Measure(t.Confidence, alerts.Ratio) + " confidence"
+	}
+	return "at most, with " + remediation.Measure(t.Confidence, alerts.Ratio) + " confidence"
+}
+
 // Poll is S: the time between two polls.
 func (b *Plan) Poll() time.Duration { return time.Duration(b.ScrapeInterval) }
 

@@ -95,14 +95,21 @@ func (e *Checker) sendDrills(ctx context.Context, b *plan.Plan, _ string) remedi
 	}
 	if len(missing) > 0 {
 		names := slices.Sorted(maps.Values(missing))
-		return notBack(strings.Join(names, ", "), e.runner.patience)
+		return e.notBack(strings.Join(names, ", "))
 	}
 	return remediation.Passed(fmt.Sprintf("%s arrived within %s, as %s", remediation.Counted(sent, "drill alert"), remediation.Span(time.Since(began)), strings.Join(incidents, ", ")))
 }
 
-// notBack is what it means that a drill alert does not come back.
-func notBack(triggers string, patience time.Duration) remediation.Result {
-	return remediation.Failed(fmt.Sprintf("no drill alert of %s arrived within %s", triggers, remediation.Span(patience)),
+// notBack is what it means that a drill alert does not come back, as far as it is known.
+func (e *Checker) notBack(triggers string) remediation.Result {
+	why := fmt.Sprintf("no drill alert of %s arrived within %s", triggers, remediation.Span(e.runner.patience))
+	switch came := e.Arrivals(); {
+	case came.Refused != nil:
+		return remediation.Failed(why+": "+came.Refused.Words(), remediation.HintToken)
+	case !came.Accepted:
+		return remediation.Failed(why+", nor any other notification since backout started", remediation.HintSilent)
+	}
+	return remediation.Failed(why+", though other notifications have",
 		"route trigger!=\"\" to this backout's webhook first, as the generated alertmanager.yml does, and check that no silence matches it")
 }
 

@@ -127,7 +127,7 @@ func (a stageSample) judged(b *plan.Plan) []remediation.GateResult {
 			unknown = fmt.Errorf("trigger %s: %w", t.Name, r.Err)
 		case r.Value != nil && st.Beyond(*r.Value) && triggers.OK:
 			unit := b.UnitOf(t.Name)
-			triggers = remediation.GateClosed("triggers", "trigger %s is breaching: %s, threshold %s", t.Name, remediation.Measure(*r.Value, unit), remediation.Measure(x.Threshold, unit))
+			triggers = remediation.GateClosed("triggers", "trigger %s is breaching: %s, threshold %s", t.Name, remediation.Estimated(remediation.Measure(*r.Value, unit), b.EstimateOf(t.Name)), remediation.Measure(x.Threshold, unit))
 		}
 	}
 	if triggers.OK && unknown != nil {

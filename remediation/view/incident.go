@@ -226,11 +226,14 @@ type TriggerView struct {
 	// poll.
 	Observed   *time.Time `json:"observed,omitempty"`
 	Unanswered bool       `json:"unanswered,omitempty"`
-	// Worst is the worst value that the audit log has, set where one incident is asked for
-	// that is over.
+	// Worst is the worst value of the trigger's own expression that backout saw while the
+	// incident was open, in its polls and in what Prometheus recorded; set once it is closed.
 	Worst *float64 `json:"worst,omitempty"`
 	// Unit is that of the trigger's indicator; set where one incident is asked for.
 	Unit alerts.Unit `json:"unit,omitempty"`
+	// Estimate says what the values are where the trigger has a confidence: the nearer end of
+	// an interval, and no measured share. It is set with Unit.
+	Estimate string `json:"estimate,omitempty"`
 	// Signal is set where a person is the trigger, and no metric.
 	Signal string `json:"signal,omitempty"`
 }
@@ -499,7 +502,8 @@ func NonNil(inc IncidentView) IncidentView {
 // SetUnits gives the triggers' numbers their units, and the steps what they can lose, from the plan that the incident opened with.
 func (v *IncidentView) SetUnits(b *plan.Plan) {
 	for i := range v.Triggers {
-		v.Triggers[i].Unit = b.UnitOf(v.Triggers[i].Trigger)
+		t := &v.Triggers[i]
+		t.Unit, t.Estimate = b.UnitOf(t.Trigger), b.EstimateOf(t.Trigger)
 	}
 	losses := lossesOf(b)
 	for i := range v.Steps {

@@ -35,6 +35,8 @@ type Overview struct {
 	// HeadSeq and HeadHash are the audit log's last entry.
 	HeadSeq  int64  `json:"head_seq"`
 	HeadHash string `json:"head_hash"`
+	// Arrivals is what Alertmanager sent to the process that answers.
+	Arrivals remediation.Arrivals `json:"notifications"`
 	// Audited is nil before the log was first verified.
 	Audited *Audited `json:"audited"`
 	// NotReloaded is the last reload if it failed, nil if not.
@@ -155,6 +157,8 @@ type Unheard struct {
 	Threshold float64     `json:"threshold"`
 	Above     bool        `json:"above"`
 	Unit      alerts.Unit `json:"unit"`
+	// Estimate is a TriggerView's.
+	Estimate string `json:"estimate,omitempty"`
 	// Since is when it went beyond, or when the time that was looked at began.
 	Since time.Time `json:"since"`
 	// Why says what became of its alert, "" where none arrived.
@@ -171,7 +175,7 @@ func (u Unheard) words() string {
 	if u.Above {
 		side = "over"
 	}
-	return fmt.Sprintf("%s is at %s, %s its bound of %s, and no incident is open", u.Trigger, remediation.Measure(u.Value, u.Unit), side, remediation.Measure(u.Threshold, u.Unit))
+	return fmt.Sprintf("%s is at %s, %s its bound of %s, and no incident is open", u.Trigger, remediation.Estimated(remediation.Measure(u.Value, u.Unit), u.Estimate), side, remediation.Measure(u.Threshold, u.Unit))
 }
 
 // SignalNow is one signal; Raised is nil where it is not.
@@ -192,6 +196,8 @@ type TriggerNow struct {
 	Name  string      `json:"name"`
 	Unit  alerts.Unit `json:"unit"`
 	Above bool        `json:"above"`
+	// Estimate is a TriggerView's.
+	Estimate string `json:"estimate,omitempty"`
 	// Severity is how severe a breach of it is, 5 the most severe.
 	Severity int `json:"severity"`
 	// Signal: a person is the trigger, and no metric.
@@ -221,7 +227,7 @@ func NewServiceNow(b *plan.Plan) ServiceNow {
 		s.Call, s.CallAbove = m.IncidentCall.URL, &m.IncidentCall.SeverityAbove
 	}
 	for _, t := range b.Triggers {
-		now := TriggerNow{Name: t.Name, Above: t.Above != nil, Severity: t.Severity, Signal: t.Signal != ""}
+		now := TriggerNow{Name: t.Name, Above: t.Above != nil, Severity: t.Severity, Signal: t.Signal != "", Estimate: b.EstimateOf(t.Name)}
 		if ind := b.Indicator(t.Indicator); ind != nil {
 			now.Unit, now.Dashboard = ind.Unit, b.Dashboards[b.Board(ind)]
 		}

@@ -20,10 +20,12 @@ import (
 type Plot struct {
 	Incident string `json:"incident"`
 	// Service is set where the plot is of a service as it is now, and of no incident.
-	Service   string      `json:"service,omitempty"`
-	Trigger   string      `json:"trigger"`
-	Unit      alerts.Unit `json:"unit"` // "" where the playbook is not at hand
-	Threshold float64     `json:"threshold"`
+	Service string      `json:"service,omitempty"`
+	Trigger string      `json:"trigger"`
+	Unit    alerts.Unit `json:"unit"` // "" where the playbook is not at hand
+	// Estimate is a TriggerView's.
+	Estimate  string  `json:"estimate,omitempty"`
+	Threshold float64 `json:"threshold"`
 	// Above: values above the threshold are beyond it; else those below.
 	Above bool      `json:"above"`
 	From  time.Time `json:"from"`
@@ -76,6 +78,29 @@ func (p Plot) BeyondSince() (since time.Time) {
 		since, next = pt.Time, pt.Time
 	}
 	return since
+}
+
+// Worst is the worst point of an incident's time; what lies before it or after it may be another
+// incident's. Of a service it is the worst of all.
+func (p Plot) Worst() (worst remediation.Point, found bool) {
+	var from time.Time
+	to := p.To
+	for _, m := range p.Marks {
+		switch {
+		case m.Kind == audit.KindOpened && from.IsZero():
+			from = m.Time
+		case m.Kind == audit.KindReopened:
+			to = p.To
+		case m.Kind == audit.KindClosed && to.Equal(p.To):
+			to = m.Time
+		}
+	}
+	for _, pt := range p.Points {
+		if !pt.Time.Before(from) && !pt.Time.After(to) && (!found || pt.Value != worst.Value && (pt.Value > worst.Value) == p.Above) {
+			worst, found = pt, true
+		}
+	}
+	return worst, found
 }
 
 // PlotOfLog is a plot of the values that the audit log's evidence holds; trigger

@@ -104,7 +104,7 @@ func NewStatus(o Overview) Status {
 	}
 	calm, lostOnes, more, notReady := 0, 0, 0, 0
 	for _, sv := range o.Services {
-		lost, words := sv.Monitoring(o.Time)
+		lost, words := o.Monitoring(sv)
 		if lost {
 			lostOnes++
 		}
@@ -258,7 +258,7 @@ func (s Status) Headline() (words, tone string) {
 	}
 	var lost []string
 	for _, sv := range s.Services {
-		if is, _ := sv.Monitoring(s.Time); is {
+		if is, _ := s.Monitoring(sv); is {
 			lost = append(lost, sv.Service)
 		}
 	}
@@ -331,29 +331,59 @@ func (sv ServiceNow) GoesOn() bool {
 	return sv.Rollout.Active() || slices.ContainsFunc(sv.Signals, func(g SignalNow) bool { return g.Raised != nil })
 }
 
-// Monitoring reports whether backout would not hear of a breach, and says why, or how it is.
-func (sv ServiceNow) Monitoring(now time.Time) (lost bool, words string) {
+// Monitoring reports whether backout would not hear of a breach of a service, and says why, or
+// how it is.
+func (o Overview) Monitoring(sv ServiceNow) (lost bool, words string) {
+	words = o.watchdogWords(sv)
 	switch {
 	case sv.PrometheusAway != nil:
-		return true, "lost: Prometheus stopped answering " + remediation.Distance(now, *sv.PrometheusAway)
-	case sv.Watchdog != nil && now.Sub(*sv.Watchdog) > sv.WatchdogMaxAge:
-		return true, "lost: " + sv.watchdogWords(now)
+		return true, "lost: Prometheus stopped answering " + remediation.Distance(o.Time, *sv.PrometheusAway)
+	case sv.Watchdog != nil && (o.Time.Sub(*sv.Watchdog) > sv.WatchdogMaxAge || !sv.WatchdogHeard && o.Arrivals.Refused != nil):
+		return true, "lost: " + words
 	case sv.WatchdogHeard:
-		return false, "healthy, " + sv.watchdogWords(now)
+		return false, "healthy, " + words
 	}
-	return false, sv.watchdogWords(now)
+	return false, words
 }
 
-// watchdogWords says when the watchdog's alert came last.
-func (sv ServiceNow) watchdogWords(now time.Time) string {
-	switch {
-	case sv.Watchdog == nil:
+// watchdogWords says when the watchdog's alert came last and, where that is not as it should
+// be, what is known of the reason.
+func (o Overview) watchdogWords(sv ServiceNow) string {
+	if sv.Watchdog == nil {
 		return "no watchdog alert yet"
-	case !sv.WatchdogHeard:
-		return "no watchdog alert since the first start " + remediation.Distance(now, *sv.Watchdog) +
-			": Alertmanager needs the second route of generated/deploy/alertmanager.yml"
 	}
-	return "the last watchdog alert came " + remediation.Distance(now, *sv.Watchdog)
+	words := "the last watchdog alert came " + remediation.Distance(o.Time, *sv.Watchdog)
+	if !sv.WatchdogHeard {
+		words = "no watchdog alert since the first start " + remediation.Distance(o.Time, *sv.Watchdog)
+	}
+	if why, try := o.NoWatchdog(sv); why != "" {
+		words += ": " + why
+		if try != "" {
+			words += " (try: " + try + ")"
+		}
+	}
+	return words
+}
+
+// NoWatchdog says why a service's watchdog is not heard and what to do about it, "" where it
+// is, or may soon be, or nothing is known of it.
+func (o Overview) NoWatchdog(sv ServiceNow) (why, try string) {
+	// The generated configuration repeats it five times in that time.
+	soon := 2 * sv.WatchdogMaxAge / 5
+	listened := o.Time.Sub(o.Arrivals.Since)
+	switch r := o.Arrivals.Refused; {
+	case sv.Watchdog == nil:
+	case r != nil && (!sv.WatchdogHeard || r.Last.After(*sv.Watchdog)):
+		return r.Words(), remediation.HintToken
+	case sv.WatchdogHeard:
+	case listened < soon:
+		return "the first can take " + remediation.Span(soon) + " after a start", ""
+	case !o.Arrivals.Accepted:
+		return "Alertmanager has sent nothing since backout started " + remediation.Distance(o.Time, o.Arrivals.Since), remediation.HintSilent
+	default:
+		return "other alerts arrive", "load the rule Watchdog of " + sv.Service + " into Prometheus, and give Alertmanager the second route of generated/deploy/alertmanager.yml"
+	}
+	return "", ""
 }
 
 // RolloutWords is one line: "v2 active, stage alpha, 1% of traffic"; "v2 being rolled back

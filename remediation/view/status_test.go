@@ -45,9 +45,30 @@ func TestAStatusMarksExactlyWhatNeedsAPerson(t *testing.T) {
 		"the watchdog is old": {func(o *view.Overview) { o.Services[0].Watchdog = ago(6 * time.Minute) },
 			"shop: monitoring: lost: the last watchdog alert came 6 min ago"},
 		"no watchdog alert came since the first start": {func(o *view.Overview) {
-			o.Services[0].Watchdog, o.Services[0].WatchdogHeard = ago(6*time.Minute), false
+			o.Services[0].Watchdog, o.Services[0].WatchdogHeard, o.Arrivals.Since = ago(6*time.Minute), false, *ago(6 * time.Minute)
 		},
-			"shop: monitoring: lost: no watchdog alert since the first start 6 min ago: Alertmanager needs the second route of generated/deploy/alertmanager.yml"},
+			"shop: monitoring: lost: no watchdog alert since the first start 6 min ago: Alertmanager has sent nothing since backout started 6 min ago (try: " + remediation.HintSilent + ")"},
+		"other alerts came, but no watchdog": {func(o *view.Overview) {
+			o.Services[0].Watchdog, o.Services[0].WatchdogHeard = ago(6*time.Minute), false
+			o.Arrivals = remediation.Arrivals{Since: *ago(6 * time.Minute), Accepted: true}
+		},
+			"shop: monitoring: lost: no watchdog alert since the first start 6 min ago: other alerts arrive (try: load the rule Watchdog of shop into Prometheus, and give Alertmanager the second route of generated/deploy/alertmanager.yml)"},
+		"no watchdog could come yet": {func(o *view.Overview) {
+			o.Services[0].Watchdog, o.Services[0].WatchdogHeard, o.Arrivals.Since = ago(40*time.Second), false, *ago(40 * time.Second)
+		}, ""},
+		"notifications were refused from the first on": {func(o *view.Overview) {
+			o.Services[0].Watchdog, o.Services[0].WatchdogHeard = ago(2*time.Minute), false
+			o.Arrivals = remediation.Arrivals{Since: *ago(2 * time.Minute), Refused: &remediation.RefusedArrivals{Count: 6, First: *ago(time.Minute), Last: *ago(time.Second), From: "127.0.0.1", Result: "unauthorized"}}
+		},
+			"shop: monitoring: lost: no watchdog alert since the first start 2 min ago: 6 notifications were refused (unauthorized) since 22 Nov 2026 03:09:00 UTC, the last from 127.0.0.1 (try: " + remediation.HintToken + ")"},
+		"notifications were refused once the token was another": {func(o *view.Overview) {
+			o.Services[0].Watchdog = ago(6 * time.Minute)
+			o.Arrivals.Refused = &remediation.RefusedArrivals{Count: 1, First: *ago(time.Minute), Last: *ago(time.Minute), From: "10.0.0.7", Result: "forbidden"}
+		},
+			"shop: monitoring: lost: the last watchdog alert came 6 min ago: 1 notification was refused (forbidden) at 22 Nov 2026 03:09:00 UTC, from 10.0.0.7 (try: " + remediation.HintToken + ")"},
+		"what a stranger posts concerns nobody while the watchdog is heard": {func(o *view.Overview) {
+			o.Arrivals.Refused = &remediation.RefusedArrivals{Count: 1, First: *ago(time.Second), Last: *ago(time.Second), From: "10.0.0.7", Result: "unauthorized"}
+		}, ""},
 		"the audit log is broken": {func(o *view.Overview) { o.Audited.OK = false },
 			"audit log: entry 7, hash abababababab, broken when verified 1 h ago: run backout audit verify"},
 		"the audit log was verified long ago": {func(o *view.Overview) { o.Audited.Time = *ago(72 * time.Hour) },

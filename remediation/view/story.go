@@ -41,6 +41,8 @@ type Story struct {
 // Broken is one trigger: its last value against its threshold.
 type Broken struct {
 	Trigger, Value, Bound string
+	// Estimate is a TriggerView's, "" where there is no value.
+	Estimate string
 	// Dashboard is the address of its indicator's dashboard, or "".
 	Dashboard      string
 	Active, Beyond bool
@@ -85,7 +87,7 @@ func BrokenOf(p Plot) Broken {
 	if n := len(p.Points); n > 0 && p.To.Sub(p.Points[n-1].Time) < 2*time.Duration(p.Step) {
 		t.Value = &p.Points[n-1].Value
 	}
-	return newBroken(t, ServiceNow{Triggers: []TriggerNow{{Name: p.Trigger, Unit: p.Unit, Above: p.Above}}})
+	return newBroken(t, ServiceNow{Triggers: []TriggerNow{{Name: p.Trigger, Unit: p.Unit, Above: p.Above, Estimate: p.Estimate}}})
 }
 
 // shownTriggers is how many triggers are listed before the rest is counted.
@@ -170,7 +172,7 @@ func newBroken(t TriggerView, s ServiceNow) Broken {
 	}
 	b.Bound += remediation.Measure(t.Threshold, known.Unit)
 	if t.Value != nil {
-		b.Value = remediation.Measure(*t.Value, known.Unit)
+		b.Value, b.Estimate = remediation.Measure(*t.Value, known.Unit), known.Estimate
 		if t.Worst != nil {
 			b.Worst = remediation.Measure(*t.Worst, known.Unit)
 		}

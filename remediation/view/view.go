@@ -42,6 +42,11 @@ func OfIncident(tx remediation.Tx, inc *remediation.Incident) (IncidentView, err
 			v.Triggers = append(v.Triggers, t)
 		}
 	}
+	for i := range v.Triggers {
+		if st := inc.Trigger(v.Triggers[i].Trigger); st != nil && inc.State == remediation.Closed {
+			v.Triggers[i].Worst = st.Worst
+		}
+	}
 	for i := range inc.Steps {
 		s := &inc.Steps[i]
 		lost := s.MayHaveLost() && !inc.Drill
@@ -93,27 +98,6 @@ func OfIncident(tx remediation.Tx, inc *remediation.Incident) (IncidentView, err
 		v.Stuck = inc.IsStuck()
 	}
 	return v, nil
-}
-
-// setWorst gives the triggers of an incident that is over the worst value that the audit log has.
-func (v *IncidentView) setWorst(tx remediation.Tx, inc *remediation.Incident) error {
-	entries, err := tx.Entries(audit.Filter{Incident: inc.ID})
-	if err != nil {
-		return err
-	}
-	for i := range v.Triggers {
-		t := &v.Triggers[i]
-		st := inc.Trigger(t.Trigger)
-		if st == nil || t.Signal != "" {
-			continue
-		}
-		for _, en := range entries {
-			if value, ok := observed(en, t.Trigger); ok && (t.Worst == nil || value != *t.Worst && (value > *t.Worst) == st.Above) {
-				t.Worst = &value
-			}
-		}
-	}
-	return nil
 }
 
 // set takes over what the polls have seen of a trigger.
@@ -293,9 +277,6 @@ func Incident(tx remediation.Tx, id string) (IncidentView, error) {
 	if err == nil {
 		v.IncidentCall = inc.Call
 		err = v.expect(tx, inc)
-	}
-	if err == nil && inc.State == remediation.Closed {
-		err = v.setWorst(tx, inc)
 	}
 	return v, err
 }

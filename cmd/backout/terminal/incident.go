@@ -169,10 +169,13 @@ func triggersText(b *strings.Builder, inc view.IncidentView) {
 			continue
 		}
 		if t.Worst != nil {
-			state += ", worst value " + remediation.Measure(*t.Worst, t.Unit)
+			state += ", worst value seen " + remediation.Measure(*t.Worst, t.Unit)
 		}
-		b.WriteString(Wrap("  ", fmt.Sprintf("%s: %s, last value %s, threshold %s",
-			t.Trigger, state, ValueOr(t.Value, t.Unit, "none"), remediation.Measure(t.Threshold, t.Unit))))
+		last := "none"
+		if t.Value != nil {
+			last = remediation.Estimated(remediation.Measure(*t.Value, t.Unit), t.Estimate)
+		}
+		b.WriteString(Wrap("  ", fmt.Sprintf("%s: %s, last value %s, threshold %s", t.Trigger, state, last, remediation.Measure(t.Threshold, t.Unit))))
 	}
 	switch {
 	case inc.Ordered():
