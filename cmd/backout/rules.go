@@ -90,7 +90,11 @@ func (c *commands) addRules() {
 		if *check {
 			return c.reportStale(stale, len(made))
 		}
-		return c.writeFiles(*dir, stale, len(made))
+		if err := c.writeFiles(*dir, stale, len(made)); err != nil || settings.Objects != nil {
+			return err
+		}
+		return c.print(terminal.Clean(fmt.Sprintf("deploy/alertmanager.yml sends to %s (--webhook.url)", settings.WebhookURL)) + "\n" +
+			terminal.Wrap("  ", fmt.Sprintf("and names %s (--webhook.token-file): Alertmanager must be able to read that", strings.Join(settings.SecretFiles(playbooks[0]), ", "))))
 	})
 }
 
