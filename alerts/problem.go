@@ -112,12 +112,13 @@ func (r *report) at(path, message, try string, also ...string) {
 	r.add(path, r.pos.line(path), message, try)
 }
 
-// noRules are the keys that no generated rule and no test of one is made of.
+// noRules are the keys that no generated rule and no test of one is made of; a trigger's plan
+// is another.
 var noRules = []string{"target", "flags", "plans", "limits", "checklist", "team"}
 
 func (r *report) add(path string, line int, message, try string) {
 	r.list = append(r.list, Problem{File: r.pos.file, Line: line, Message: message, Try: try})
-	if first, _, _ := strings.Cut(strings.ReplaceAll(path, "[", "."), "."); slices.Contains(noRules, first) {
+	if first, _, _ := strings.Cut(strings.ReplaceAll(path, "[", "."), "."); slices.Contains(noRules, first) || first == "triggers" && strings.HasSuffix(path, "].plan") {
 		r.outside++
 	}
 }

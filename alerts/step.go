@@ -91,7 +91,10 @@ func OneOf(word string, names []string) string {
 	if len(names) == 0 {
 		return "none is defined: define it, or leave this out"
 	}
-	if s := Nearest(word, names); s != "" {
+	const few = 12
+	if s := Nearest(word, names); s != "" && len(names) > few {
+		return "did you mean " + s + "?"
+	} else if s != "" {
 		return fmt.Sprintf("did you mean %s? known: %s", s, strings.Join(names, ", "))
 	}
 	return "write one of " + strings.Join(names, ", ")

@@ -72,7 +72,7 @@ func TestAnIncidentIsShownWithoutNullLists(t *testing.T) {
 
 func TestTheRolloutOfAnUnknownServiceIsRefusedAsItsIncidentsAre(t *testing.T) {
 	b := newBench(t)
-	wantError(t, b.do(request("GET", "/api/v1/rollout?service=nosuch", "")), http.StatusNotFound, `unknown service "nosuch"; known: a, b`)
+	wantError(t, b.do(request("GET", "/api/v1/rollout?service=nosuch", "")), http.StatusNotFound, `unknown service "nosuch"; try: one of a, b`)
 }
 
 func TestAnAskThatIsNotUnderstoodIsRefused(t *testing.T) {

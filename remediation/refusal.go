@@ -2,7 +2,9 @@ package remediation
 
 import (
 	"fmt"
+	"strings"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
 )
 
@@ -34,6 +36,11 @@ func Refuse(r Refusal, format string, args ...any) error {
 // NoIncident refuses an id that no incident has.
 func NoIncident(id string) error {
 	return hint.Add(Refuse(Missing, "there is no incident %s", id), "an id that backout incident list shows, such as inc-1")
+}
+
+// OneOf says which name may have been meant, or which there are.
+func OneOf(word string, known []string) string {
+	return strings.TrimPrefix(alerts.OneOf(word, known), "write ")
 }
 
 // Describe says an incident's state in a few words.

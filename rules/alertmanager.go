@@ -63,6 +63,20 @@ func (s Settings) amValues(pb *alerts.Playbook) amValues {
 	return v
 }
 
+// SecretFiles are what Alertmanager reads for the generated configuration: its token for
+// backout, then what the playbook's people are told by.
+func (s Settings) SecretFiles(pb *alerts.Playbook) []string {
+	v := s.amValues(pb)
+	files := []string{v.TokenFile}
+	if v.Slack != "" {
+		files = append(files, v.SlackURLFile)
+	}
+	if v.Pages {
+		files = append(files, v.PagerDutyKeyFile)
+	}
+	return files
+}
+
 // amRoute is a route of Alertmanager, as far as it decides where alerts go, and when.
 type amRoute struct {
 	Receiver string    `yaml:"receiver"`

@@ -114,7 +114,7 @@ func (d *document) found(ctx context.Context, a *asker) {
 		d.Own, d.Alive, d.Scrape = missing(`label matchers of the service's series, such as 'job="shop"'; %s`, why), missing("an expression that is 1 while the service has traffic; %s", why), guessed("15s", why)
 		return
 	}
-	scrape, ok := a.scrape(ctx, d.Own.value)
+	scrape, ok := a.scrape(ctx, d.Job.value, d.Own.value)
 	d.Scrape = known(scrape.String())
 	if !ok {
 		d.Scrape = guessed(scrape.String(), "the number of samples in 10 minutes does not show it")
@@ -229,11 +229,14 @@ func cut(names []string, none string) string {
 	return strings.Join(names, ", ")
 }
 
-// scrape measures how often targets are scraped, by the samples of the last 10 minutes
-// and of a target that was there before; ok is false if it is a guess. One sample more or
-// less may be in that time.
-func (a *asker) scrape(ctx context.Context, up string) (interval model.Duration, ok bool) {
+// scrape finds how often targets are scraped: by the list of targets, or else by the
+// samples of the last 10 minutes and of a target that was there before; ok is false if it is
+// a guess. One sample more or less may be in that time.
+func (a *asker) scrape(ctx context.Context, job, up string) (interval model.Duration, ok bool) {
 	const second = model.Duration(time.Second)
+	if intervals, err := a.prometheus.ScrapeIntervals(ctx); err == nil && intervals[job] > 0 {
+		return model.Duration(intervals[job]), true
+	}
 	n, ok := a.value(ctx, "max(count_over_time(up{"+up+"}[10m]) and (up{"+up+"} offset 10m))")
 	if !ok || n < 1 {
 		return 15 * second, false
@@ -282,7 +285,7 @@ func (d *document) resources(ctx context.Context, a *asker, scrape model.Duratio
 		}
 		job := "job=" + strconv.Quote(jobs[0])
 		r.Matchers = strings.TrimSuffix(job+","+r.matchers, ",")
-		own, ok := a.scrape(ctx, job)
+		own, ok := a.scrape(ctx, jobs[0], job)
 		if own = max(own, scrape); ok && own > scrape {
 			r.Scrape = own.String()
 		}

@@ -69,10 +69,13 @@ type Port struct {
 	Target uint32
 }
 
-// Prometheus answers instant queries.
+// Prometheus answers instant queries and lists its targets.
 type Prometheus interface {
 	// Vector returns all samples of an expression, at the server's present time.
 	Vector(ctx context.Context, expr string) (model.Vector, error)
+	// ScrapeIntervals are the longest interval of each job's targets. What answers queries
+	// in Prometheus's place, such as Thanos, has none.
+	ScrapeIntervals(ctx context.Context) (map[string]time.Duration, error)
 }
 
 // Options says what a playbook is drafted from.

@@ -96,6 +96,11 @@ var docServerFiles = []txtar.File{
 
 // docMore is what is checked after the commands of a page.
 var docMore = map[string]string{
+	// The token that Alertmanager is told to read is the one that backout knows.
+	"README.md": `exec sed -n 's/^ *credentials_file: //p' generated/deploy/alertmanager.yml
+stdout '^.*/am.token$'
+exec sh -c 'cmp am.token "$(sed -n "s/^ *credentials_file: //p" generated/deploy/alertmanager.yml)"'
+`,
 	// The verifier agrees with backout on a good log, and finds a changed and a missing entry.
 	"docs/audit.md": `exec python3 verify.py audit.jsonl
 stdout '^ok: [0-9]+ entries, head [0-9]+:[0-9a-f]{64}$'

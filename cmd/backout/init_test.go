@@ -146,7 +146,7 @@ func (s sampleAt) Type() chunkenc.ValueType      { return chunkenc.ValFloat }
 func (s sampleAt) Copy() chunks.Sample           { return s }
 
 // fakePrometheus answers instant and range queries as Prometheus does, by its own engine,
-// and refuses anything else.
+// and refuses anything else. Like Thanos it has no targets.
 func fakePrometheus(t *testing.T, all []exported) string {
 	t.Helper()
 	engine := promql.NewEngine(promql.EngineOpts{
@@ -165,6 +165,10 @@ func fakePrometheus(t *testing.T, all []exported) string {
 	}}
 	options := promql.NewPrometheusQueryOpts(false, 0, nil)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/prom/api/v1/targets" {
+			http.NotFound(w, r)
+			return
+		}
 		w.Header().Set("Content-Type", "application/json")
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -531,7 +535,7 @@ func TestInitReadsARealPrometheus(t *testing.T) {
 		return strings.ReplaceAll(r.stdout, prometheus, "PROMETHEUS")
 	}
 	want := write(fakePrometheus(t, all))
-	got := write(realPrometheus(t, all)) // which has four hours
+	got := write(realPrometheus(t, all, "")) // which has four hours
 	if strings.Contains(got, "in the last 7 days") || !strings.Contains(got, "in the last 4 h (all there is) 99%") {
 		t.Error("it does not say how far back the values go")
 	}
@@ -540,9 +544,26 @@ func TestInitReadsARealPrometheus(t *testing.T) {
 	}
 }
 
+// However few samples there are, the list of targets says how often the service is scraped.
+func TestInitReadsTheScrapeIntervalOfTheTargets(t *testing.T) {
+	dir := t.TempDir()
+	secretFile(t, filepath.Join(dir, "compose.yaml"), "services: {shop: {image: 'shop:v1'}}\n")
+	prometheus := realPrometheus(t, readExported(t, `up{job="shop",instance="a:1"} 1`),
+		"scrape_configs: [{job_name: shop, scrape_interval: 7s, scrape_timeout: 1s, static_configs: [{targets: ['127.0.0.1:1']}]}]")
+	for deadline := time.Now().Add(time.Minute); ; <-time.After(50 * time.Millisecond) { // it takes some seconds to list them
+		r := backout(t, nil, "init", "--project-dir="+dir, "--service=shop", "--prometheus="+prometheus)
+		if r.status == 0 && strings.Contains(r.stdout, "\nscrape_interval: 7s\n") {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d %s\n%s", r.status, r.stderr, r.stdout)
+		}
+	}
+}
+
 // realPrometheus starts one that has scraped the series each minute of the last hours.
 // Samples of the next hour are there too, since the machine may be slow.
-func realPrometheus(t *testing.T, all []exported) string {
+func realPrometheus(t *testing.T, all []exported, config string) string {
 	t.Helper()
 	dir := t.TempDir()
 	var b strings.Builder
@@ -555,7 +576,7 @@ func realPrometheus(t *testing.T, all []exported) string {
 	}
 	b.WriteString("# EOF\n")
 	secretFile(t, dir+"/metrics", b.String())
-	secretFile(t, dir+"/prometheus.yml", "")
+	secretFile(t, dir+"/prometheus.yml", config)
 	run := func(name string, args ...string) *exec.Cmd {
 		path, err := exec.LookPath(name)
 		if err != nil {

@@ -42,6 +42,13 @@ func (c *commands) addRehearseRun(parent *kingpin.CmdClause) {
 		for _, r := range v.Rehearsals {
 			b.WriteString("\n" + terminal.RehearsalEnd(r))
 		}
+		if *output != outputJSON { // what a start still lacks
+			p, err := cl.Preflight(ctx, v.Service)
+			if err != nil {
+				return err
+			}
+			b.WriteString("\n" + terminal.PreflightMissing(p))
+		}
 		return c.answerRehearsal(v, *output, b.String())
 	})
 }

@@ -29,7 +29,13 @@ func TestARehearsalShowsEachStepAsItComesAndOnceOnly(t *testing.T) {
 		exchange{"GET /api/v1/rehearse?service=shop", "", 200, rehearsal(true, "", notYet, "")},
 		exchange{"GET /api/v1/rehearse?service=shop", "", 200, rehearsal(true, rehearsedFlag, notYet, "")},
 		exchange{"GET /api/v1/rehearse?service=shop", "", 200, rehearsal(true, rehearsedFlag, notYet, "")},
-		exchange{"GET /api/v1/rehearse?service=shop", "", 200, rehearsal(false, both, ended, "fail")})
+		exchange{"GET /api/v1/rehearse?service=shop", "", 200, rehearsal(false, both, ended, "fail")},
+		exchange{"GET /api/v1/preflight?service=shop", "", 200, `{"service":"shop","release":"v2","running":false,"left":0,"by":"","started":null,"finished":null,"items":[
+			{"id":"replication/lag","name":"Lag","result":"unknown","before":true,"evidence":"no replica","next":"sign it off: backout preflight sign replication/lag"},
+			{"id":"image/previous","name":"Image","result":"fail","before":true,"evidence":"no image","next":"docker pull web:v1"},
+			{"id":"go/no-go","name":"Go","owner":"Ada","result":"unknown","before":true,"evidence":"open"},
+			{"id":"go/b","name":"Load","owner":"Bo","result":"unknown","before":true,"evidence":"open"}],
+			"missing":["no preflight was run; try: backout preflight --service=shop","replication/lag, rehearsal/full could not be checked: no replica","image/previous failed: no image","go/no-go (Go) is not signed off","go/b (Load) is not signed off"]}`})
 	r := backout(t, nil, "rehearse", "--plan=ladder", "--reason=T-3", "--url="+url)
 	want := `Plan ladder of shop, without lasting effect:
 pass         drill alert: took 250 ms
@@ -45,6 +51,15 @@ FAIL         2-image_retag: took 20 ms
 Plan ladder: 2 passed, 1 failed, 0 unknown; 2 of 2 steps tried, the rest
 checked. It took 14 s and ended 2 Jan 2026 15:04:20 UTC. Audit entries: backout
 audit list --incident=inc-9
+
+v2 of shop cannot start yet:
+  no preflight was run; try: backout preflight --service=shop
+  replication/lag, rehearsal/full could not be checked: no replica
+    try: sign it off: backout preflight sign replication/lag
+  image/previous failed: no image
+    try: docker pull web:v1
+  2 sign-offs missing:
+    backout preflight sign go/no-go go/b --service=shop --by=NAME --reason=WHY
 `
 	if r.status != 1 || r.stderr != "" || r.stdout != want {
 		t.Errorf("status %d, stderr %q, stdout\n%s\nwant\n%s", r.status, r.stderr, r.stdout, want)

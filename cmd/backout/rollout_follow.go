@@ -35,7 +35,11 @@ func (c *commands) followRollout(ctx context.Context, src source, f follow.Optio
 			return err
 		}
 		if len(list) != 1 {
-			return wrong("--service=NAME", "name the service: %d playbooks are loaded", len(list))
+			names := make([]string, len(list))
+			for i, r := range list {
+				names[i] = r.Service
+			}
+			return wrong("--service=NAME, one of "+terminal.Clean(strings.Join(names, ", ")), "name the service: %d playbooks are loaded", len(list))
 		}
 		return c.follow(b, list[0])
 	}

@@ -29,6 +29,9 @@ const (
 
 const rulesFolder = "rules"
 
+// tryOutput is what to do where files cannot be read or written.
+const tryOutput = "--output=DIR, a folder that you may write to"
+
 func (c *commands) addRules() {
 	parent := c.app.Command("rules", "Generate Prometheus rules from playbooks.")
 	clause := parent.Command("generate", "Write the rules, their tests, Alertmanager's configuration and Grafana's dashboards.")
@@ -76,7 +79,7 @@ func (c *commands) addRules() {
 			return wrong("", "%w", err)
 		}
 		if made, err = withCoverage(*dir, made, playbooks); err != nil {
-			return wrong("", "--output: %w", err)
+			return wrong(tryOutput, "--output: %w", err)
 		}
 		stale, err := staleFiles(*dir, made)
 		if err != nil {
@@ -90,7 +93,11 @@ func (c *commands) addRules() {
 		if *check {
 			return c.reportStale(stale, len(made))
 		}
-		return c.writeFiles(*dir, stale, len(made))
+		if err := c.writeFiles(*dir, stale, len(made)); err != nil || settings.Objects != nil {
+			return err
+		}
+		return c.print(terminal.Clean(fmt.Sprintf("deploy/alertmanager.yml sends to %s (--webhook.url)", settings.WebhookURL)) + "\n" +
+			terminal.Wrap("  ", fmt.Sprintf("and names %s (--webhook.token-file): Alertmanager must be able to read that", strings.Join(settings.SecretFiles(playbooks[0]), ", "))))
 	})
 }
 
@@ -143,7 +150,7 @@ func (l leftover) files(playbooks []*alerts.Playbook, complete bool) ([]staleFil
 	for _, folder := range []string{rulesFolder, "deploy/grafana/dashboards"} {
 		entries, err := os.ReadDir(filepath.Join(l.dir, filepath.FromSlash(folder)))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, wrong("", "--output: %w", err)
+			return nil, wrong(tryOutput, "--output: %w", err)
 		}
 		for _, e := range entries {
 			if ext := filepath.Ext(e.Name()); !e.Type().IsRegular() || ext != ".yml" && ext != ".json" {
@@ -152,7 +159,7 @@ func (l leftover) files(playbooks []*alerts.Playbook, complete bool) ([]staleFil
 			f := rules.File{Name: folder + "/" + e.Name()}
 			content, err := os.ReadFile(filepath.Join(l.dir, filepath.FromSlash(f.Name)))
 			if err != nil {
-				return nil, wrong("", "--output: %w", err)
+				return nil, wrong(tryOutput, "--output: %w", err)
 			}
 			service := rules.GeneratedFor(content)
 			ours := slices.ContainsFunc(playbooks, func(pb *alerts.Playbook) bool { return pb.Service == service })
@@ -177,7 +184,7 @@ func staleFiles(dir string, made []rules.File) ([]staleFile, error) {
 		case errors.Is(err, fs.ErrNotExist):
 			stale = append(stale, staleFile{f, "missing"})
 		case err != nil:
-			return nil, wrong("", "--output: %w", err)
+			return nil, wrong(tryOutput, "--output: %w", err)
 		case !bytes.Equal(have, f.Content):
 			stale = append(stale, staleFile{f, "differs"})
 		}
@@ -206,7 +213,7 @@ func (c *commands) writeFiles(dir string, stale []staleFile, all int) error {
 	for _, f := range stale {
 		if f.State == leftOver {
 			if err := os.Remove(filepath.Join(dir, filepath.FromSlash(f.Name))); err != nil {
-				return wrong("", "--output: %w", err)
+				return wrong(tryOutput, "--output: %w", err)
 			}
 			fmt.Fprintf(&b, "removed %s: no playbook generates it any more\n", f.Name)
 			continue
@@ -214,10 +221,10 @@ func (c *commands) writeFiles(dir string, stale []staleFile, all int) error {
 		written++
 		name := filepath.Join(dir, filepath.FromSlash(f.Name))
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			return wrong("", "--output: %w", err)
+			return wrong(tryOutput, "--output: %w", err)
 		}
 		if err := writeFile(name, f.Content); err != nil {
-			return wrong("", "--output: %w", err)
+			return wrong(tryOutput, "--output: %w", err)
 		}
 		fmt.Fprintf(&b, "wrote %s\n", f.Name)
 		for _, w := range f.Warnings {

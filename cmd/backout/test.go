@@ -29,6 +29,11 @@ func (c *commands) addTest() {
 			return err
 		}
 		c.sayExample(list)
+		for _, sc := range list {
+			for _, note := range sc.Notes() {
+				_, _ = fmt.Fprintf(c.stderr, "note: %s\n", terminal.Clean(note))
+			}
+		}
 		work := c.progress()
 		results, err := runScenarios(ctx, list, work)
 		work.Done()

@@ -67,10 +67,11 @@ start_private() {
   say "no engine answers: starting a private dockerd (data in .cache/engine, socket $socket)"
   # It starts itself anew for each container, which takes a quarter less CPU where it collects less. It may outlive the
   # command that it is started for, and so that command's folder for temporary files.
-  env -u TMPDIR GOGC=400 setsid dockerd --host="unix://$socket" --data-root="$home/data" --exec-root="$run/exec" --pidfile="$pidfile" \
+  : >"$home/dockerd.log"
+  background "$home/dockerd.log" env -u TMPDIR GOGC=400 setsid dockerd --host="unix://$socket" --data-root="$home/data" --exec-root="$run/exec" --pidfile="$pidfile" \
     --bridge="$bridge" --default-address-pool="base=$network.128.0/17,size=24" \
     --iptables=false --ip-forward=false --ip-masq=false --config-file="$home/daemon.json" \
-    --shutdown-timeout=10 >"$home/dockerd.log" 2>&1 </dev/null 8>&- 9>&- &
+    --shutdown-timeout=10
   pid=$!
   for _ in $(seq 300); do
     if ! kill -0 "$pid" 2>/dev/null; then break; fi

@@ -50,7 +50,8 @@ find_server() {
 # launch starts the program on the data there is.
 launch() {
   local pid
-  env -u TMPDIR setsid kubelab "$data" </dev/null >"$home/log" 2>&1 8>&- 9>&- &
+  : >"$home/log"
+  background "$home/log" env -u TMPDIR setsid kubelab "$data"
   pid=$!
   printf '%s\n' "$pid" >"$home/pid"
   for _ in $(seq 1200); do

@@ -29,16 +29,13 @@ ram=/dev/shm/backout-postgres-$id
 socket=$home/run
 if [ ${#socket} -gt 90 ]; then socket=${TMPDIR:-/tmp}/backout-postgres-$id; fi
 
-# as_server runs a program as the user that the server runs as. That user may read below folders that only root can
-# enter, so that the checkout may lie anywhere.
-as_server() {
-  if [ "$(id -u)" = 0 ]; then
-    setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs \
-      --bounding-set=-all,+dac_read_search --inh-caps=-all,+dac_read_search --ambient-caps=-all,+dac_read_search "$@"
-  else
-    "$@"
-  fi
-}
+# as_server is what runs a program as the user that the server runs as, in the server's folder. That user may read below
+# folders that only root can enter, so that the checkout may lie anywhere.
+as_server=(env --chdir="$data")
+if [ "$(id -u)" = 0 ]; then
+  as_server+=(setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs
+    --bounding-set=-all,+dac_read_search --inh-caps=-all,+dac_read_search --ambient-caps=-all,+dac_read_search)
+fi
 
 ours() { running "$data/postmaster.pid" "$data"; }
 
@@ -93,8 +90,8 @@ start_private() {
   make_folder "$data" "$ram" # a database is 300 files, which a disk's file system makes and removes slowly
   if [ "$(id -u)" = 0 ]; then chown 65534:65534 "$data" "$socket"; fi
   # Root opens the password file and the log; the server's user inherits them.
-  if ! (cd "$data" && as_server initdb --pgdata="$data" --username=postgres --auth=scram-sha-256 --pwfile=/dev/stdin \
-    --no-locale --encoding=UTF8 --no-sync) <"$home/password" >"$home/server.log" 2>&1; then
+  if ! "${as_server[@]}" initdb --pgdata="$data" --username=postgres --auth=scram-sha-256 --pwfile=/dev/stdin \
+    --no-locale --encoding=UTF8 --no-sync <"$home/password" >"$home/server.log" 2>&1; then
     tail -n 8 "$home/server.log" >&2
     die "cannot create the cluster; the lines above are the end of $home/server.log"
   fi
@@ -107,7 +104,7 @@ listen() {
   local port pid
   for _ in $(seq 20); do
     port=$((20000 + (RANDOM * 32768 + RANDOM) % 12000)) # below the kernel's ephemeral ports
-    (cd "$data" && exec 8>&- 9>&- && as_server setsid postgres -D "$data" -p "$port" </dev/null >>"$home/server.log" 2>&1) &
+    background "$home/server.log" "${as_server[@]}" setsid postgres -D "$data" -p "$port"
     pid=$!
     for _ in $(seq 300); do
       if pg_isready -q -t 5 -h "$socket" -p "$port"; then

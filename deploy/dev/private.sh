@@ -85,6 +85,14 @@ forget_docker() {
   if [ ! -e /run/docker.sock ]; then rmdir /run/docker/plugins /run/docker 2>/dev/null || true; fi
 }
 
+# background LOG COMMAND... starts a program that outlives the script. Nothing of it holds the script's output, whose end
+# a pipe would wait for, or its locks: the subshell is the program itself.
+background() {
+  local log=$1
+  shift
+  (exec "$@" </dev/null >>"$log" 2>&1 8>&- 9>&-) &
+}
+
 # supervise COMMAND... runs a command and exits with its status. The command runs in a process group of its own, so that
 # a signal reaches all of it, and no part of it is left behind.
 supervise() {

@@ -41,10 +41,11 @@ launch() {
   printf '%s' "$link.$n" >"$home/$n/link"
   echo '{}' >"$home/$n/daemon.json" # so that the machine's own /etc/docker/daemon.json is not read
   # Not by "ip netns exec", which hides the cgroups.
-  setsid nsenter --net="/run/netns/$link.$n" dockerd --host="unix://$home/$n/docker.sock" --data-root="$data/$n" \
+  : >"$cache/swarm/$n.log"
+  background "$cache/swarm/$n.log" setsid nsenter --net="/run/netns/$link.$n" dockerd --host="unix://$home/$n/docker.sock" --data-root="$data/$n" \
     --exec-root="$home/$n/exec" --pidfile="$home/$n/dockerd.pid" --bip="$network.10$n.1/24" \
     --default-address-pool="base=$network.12$n.0/24,size=26" --iptables=false --ip-forward=false --ip-masq=false \
-    --config-file="$home/$n/daemon.json" --shutdown-timeout=5 >"$cache/swarm/$n.log" 2>&1 </dev/null 9>&- &
+    --config-file="$home/$n/daemon.json" --shutdown-timeout=5
 }
 
 ready() {

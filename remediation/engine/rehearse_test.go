@@ -278,7 +278,7 @@ func TestOneRehearsalOrPreflightRunsAtATimeAndNoneDuringAnIncident(t *testing.T)
 	w := newRehearsalHarness(t)
 	goOn := make(chan struct{})
 	w.trial = func(context.Context, string) remediation.Result { <-goOn; return remediation.Passed("tried") }
-	if _, err := w.engine.StartRehearsal(w.ctx, "", "ladders", "eve", ""); !refusedAs(err, remediation.Missing) || !strings.Contains(err.Error(), "it has ladder, longer") {
+	if _, err := w.engine.StartRehearsal(w.ctx, "", "ladders", "eve", ""); !refusedAs(err, remediation.Missing) || !strings.Contains(err.Error(), "did you mean ladder?") {
 		t.Errorf("an unknown plan: %v", err)
 	}
 	_, err := w.engine.StartRehearsal(w.ctx, "", "ladder", "eve", "")

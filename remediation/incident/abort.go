@@ -58,15 +58,15 @@ func (c *change) beginAbort(r remediation.Rollout, in remediation.RolloutChange)
 		return hint.Add(remediation.Refuse(remediation.Conflict, "incident %s is about release %s, but %s is being rolled out", inc.ID, inc.Release, r.Release),
 			"close that incident, then abort")
 	case inc.Aborting() && len(inc.Abort.Signals) == 0:
-		return remediation.Refuse(remediation.Conflict, "%s has already ordered that: incident %s is %s", inc.Abort.By, inc.ID, inc.Describe())
+		return hint.Add(remediation.Refuse(remediation.Conflict, "%s has already ordered that: incident %s is %s", inc.Abort.By, inc.ID, inc.Describe()), "backout incident show %s", inc.ID)
 	case inc.Restore != nil:
-		return remediation.Refuse(remediation.Conflict, "incident %s is being restored by %s", inc.ID, inc.Restore.By)
+		return hint.Add(remediation.Refuse(remediation.Conflict, "incident %s is being restored by %s", inc.ID, inc.Restore.By), "backout incident show %s", inc.ID)
 	case inc.ClaimedBy != "" && inc.ClaimedBy != in.Actor:
-		return remediation.Refuse(remediation.Conflict, "incident %s is claimed by %s: no step runs until the claim is released", inc.ID, inc.ClaimedBy)
+		return hint.Add(remediation.Refuse(remediation.Conflict, "incident %s is claimed by %s: no step runs until the claim is released", inc.ID, inc.ClaimedBy), "backout incident release %s --reason=WHY", inc.ID)
 	}
 	plan := c.Plan.BackPlan()
 	if plan == nil {
-		return remediation.Refuse(remediation.Conflict, "the playbook of %s has no rollback plan", inc.Service)
+		return hint.Add(remediation.Refuse(remediation.Conflict, "the playbook of %s has no rollback plan", inc.Service), "roll back by hand, and give a trigger that counts in every stage a plan")
 	}
 	added, err := c.Plan.AddPlan(inc, plan.Name)
 	if err != nil {

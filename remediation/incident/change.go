@@ -71,7 +71,7 @@ func (e *Responder) decide(ctx context.Context, id string, verb view.Verb, reaso
 			return refuseUnreadable(inc, err)
 		}
 		if inc.State == remediation.Closed && verb != view.Close {
-			return remediation.Refuse(remediation.Conflict, "incident %s is closed", id)
+			return closed(id)
 		}
 		c := e.on(tx, b, inc, e.Now())
 		if err := do(c); err != nil {
@@ -107,6 +107,12 @@ func refuseUnreadable(inc *remediation.Incident, err error) error {
 	return err
 }
 
+// closed refuses to change an incident that is over.
+func closed(id string) error {
+	return hint.Add(remediation.Refuse(remediation.Conflict, "incident %s is closed", id),
+		"backout incident show %[1]s; to undo its steps: backout incident restore %[1]s --reason=WHY", id)
+}
+
 // verbs are the changes that a person can make.
 var verbs = map[view.Verb]func(c *change, step, actor, reason string) error{
 	view.Approve: (*change).approveStep,
@@ -124,7 +130,8 @@ func (c *change) awaiting(step string) (*remediation.Step, error) {
 		return nil, hint.Add(remediation.Refuse(remediation.Missing, "incident %s has no step %q", c.Inc.ID, step), "%s", c.stepsHint())
 	}
 	if c.Inc.State != remediation.Waiting || c.Inc.Reason != remediation.HoldApproval || c.Inc.Next() != s || s.ApprovalPlan != c.Inc.PlanHash() {
-		return nil, c.overHint(remediation.Refuse(remediation.Conflict, "incident %s is not waiting for approval of %s: it is %s", c.Inc.ID, step, c.Inc.Describe()))
+		return nil, c.overHint(remediation.Refuse(remediation.Conflict, "incident %s is not waiting for approval of %s: it is %s", c.Inc.ID, step, c.Inc.Describe()),
+			"backout incident show %[1]s says what comes next; to let no further step run: backout incident claim %[1]s --reason=WHY", c.Inc.ID)
 	}
 	return s, nil
 }
@@ -138,12 +145,12 @@ func (c *change) stepsHint() string {
 	return "one of its steps: " + remediation.Names(ids, "it has none yet")
 }
 
-// overHint adds how the step runs that a limit holds now.
-func (c *change) overHint(err error) error {
+// overHint adds how the step runs that a limit holds now, or else another hint.
+func (c *change) overHint(err error, format string, args ...any) error {
 	if s, limit := c.Inc.OverLimit(); s != nil {
 		return hint.Add(err, "to let it run over the limit: %s", remediation.OverCommand(c.Inc.ID, s.ID(), limit))
 	}
-	return err
+	return hint.Add(err, format, args...)
 }
 
 // unfrozen refuses an approval while a freeze holds the service: the wait for the freeze
@@ -174,7 +181,7 @@ func (c *change) approveStep(step, actor, reason string) error {
 		return err
 	}
 	if c.Inc.Until != nil && !c.Inc.Until.After(c.Now) {
-		return remediation.Refuse(remediation.Conflict, "the time to approve %s ended at %s", step, remediation.MomentFrom(c.Now, *c.Inc.Until))
+		return hint.Add(remediation.Refuse(remediation.Conflict, "the time to approve %s ended at %s", step, remediation.MomentFrom(c.Now, *c.Inc.Until)), "backout incident show %s", c.Inc.ID)
 	}
 	s.Approved = actor
 	c.Inc.Wake = c.Now
@@ -190,7 +197,8 @@ func (c *change) approveOver(step, gate, actor, reason string) error {
 	}
 	s, limit := c.Inc.OverLimit()
 	if s == nil || s.ID() != step || limit != gate {
-		return c.overHint(remediation.Refuse(remediation.Conflict, "the limit %s does not hold %s of %s: the incident is %s", gate, step, c.Inc.ID, c.Inc.Describe()))
+		return c.overHint(remediation.Refuse(remediation.Conflict, "the limit %s does not hold %s of %s: the incident is %s", gate, step, c.Inc.ID, c.Inc.Describe()),
+			"backout incident show %s says what it waits for", c.Inc.ID)
 	}
 	if err := c.unfrozen(step); err != nil {
 		return err
@@ -214,7 +222,7 @@ func (c *change) denyStep(step, actor, reason string) error {
 
 func (c *change) claimIncident(_, actor, reason string) error {
 	if c.Inc.ClaimedBy != "" {
-		return remediation.Refuse(remediation.Conflict, "incident %s is claimed by %s", c.Inc.ID, c.Inc.ClaimedBy)
+		return hint.Add(remediation.Refuse(remediation.Conflict, "incident %s is claimed by %s", c.Inc.ID, c.Inc.ClaimedBy), "backout incident release %[1]s --reason=WHY, then claim it", c.Inc.ID)
 	}
 	c.Inc.ClaimedBy = actor
 	return c.Audit(audit.KindClaimed, actor, nil, map[string]any{"reason": reason})
@@ -295,7 +303,7 @@ func (c *change) sayOver(actor, reason string) error {
 	if told, err := toldPublic(c.Tx, c.Inc); err != nil {
 		return err
 	} else if !told {
-		return remediation.Refuse(remediation.Conflict, "incident %s is closed", c.Inc.ID)
+		return closed(c.Inc.ID)
 	}
 	if err := c.Audit(audit.KindClosed, actor, nil, map[string]any{"reason": reason, "why": "the breach is over, and the public status page says so"}); err != nil {
 		return err
@@ -328,7 +336,7 @@ func (e *Responder) PutFreeze(ctx context.Context, f remediation.Freeze) (remedi
 	case f.Reason == "":
 		return remediation.Freeze{}, remediation.Refuse(remediation.Invalid, "a reason is required")
 	case f.RanOut(e.Now()):
-		return remediation.Freeze{}, remediation.Refuse(remediation.Invalid, "until %s is in the past", remediation.MomentFrom(e.Now(), *f.Until))
+		return remediation.Freeze{}, hint.Add(remediation.Refuse(remediation.Invalid, "until %s is in the past", remediation.MomentFrom(e.Now(), *f.Until)), "a later time")
 	case f.Until != nil && f.Until.Sub(e.Now()) > maxFreeze:
 		return remediation.Freeze{}, hint.Add(remediation.Refuse(remediation.Invalid, "until is more than 10 years away"), "leave it out: the freeze then lasts until you thaw it")
 	}

@@ -98,7 +98,8 @@ func (e *Responder) restorable(ctx context.Context, id string) (inc *remediation
 	case inc.Running() == nil && inc.FailedRestore() != nil:
 		return inc, nil
 	}
-	return nil, remediation.Refuse(remediation.Conflict, "incident %s is %s: only a recovered or closed incident can be restored", id, inc.Describe())
+	return nil, hint.Add(remediation.Refuse(remediation.Conflict, "incident %s is %s: only a recovered or closed incident can be restored", id, inc.Describe()),
+		"once no step runs: backout incident close %[1]s --reason=WHY, then restore it", id)
 }
 
 // nothingToRestore refuses an incident that no force can restore.

@@ -1,16 +1,13 @@
 package incident
 
 import (
-	"cmp"
 	"context"
-	"slices"
-	"strings"
-
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/plan"
+	"slices"
 )
 
 // planOfSignal is the playbook that knows a signal.
@@ -20,7 +17,11 @@ func (e *Responder) planOfSignal(service, name string) (*plan.Plan, error) {
 		return nil, err
 	}
 	if known := remediation.SignalsOf(b.Playbook); !slices.Contains(known, name) {
-		return nil, remediation.Refuse(remediation.Missing, "the playbook of %s has no signal %q: it has %s", b.Service, name, cmp.Or(strings.Join(known, ", "), "none"))
+		try := "in its playbook, a trigger with signal: " + name + " instead of an indicator"
+		if len(known) > 0 {
+			try = remediation.OneOf(name, known)
+		}
+		return nil, hint.Add(remediation.Refuse(remediation.Missing, "the playbook of %s has no signal %q", b.Service, name), "%s", try)
 	}
 	return b, nil
 }
@@ -118,7 +119,7 @@ func (e *Responder) ClearSignal(ctx context.Context, service, name, actor, reaso
 			return err
 		}
 		if old == nil {
-			return remediation.Refuse(remediation.Conflict, "signal %s of %s is not raised", name, service)
+			return hint.Add(remediation.Refuse(remediation.Conflict, "signal %s of %s is not raised", name, service), "backout status, which lists those that are")
 		}
 		if err := tx.DeleteSignal(service, name); err != nil {
 			return err

@@ -106,6 +106,27 @@ func (p *Prometheus) Vector(ctx context.Context, expr string) (model.Vector, err
 	return nil, fmt.Errorf("%s: query %q: result is a %s where a scalar or a vector is expected", p.name, expr, result.Type())
 }
 
+// ScrapeIntervals are the longest interval of each job's active targets. Its errors are those
+// of Query; that a target has none, as before Prometheus 2.29, is another.
+func (p *Prometheus) ScrapeIntervals(ctx context.Context) (map[string]time.Duration, error) {
+	asking, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	targets, err := p.api.Targets(asking)
+	if err != nil {
+		return nil, p.failure(ctx, asking, err)
+	}
+	longest := map[string]time.Duration{}
+	for _, t := range targets.Active {
+		every, err := model.ParseDuration(t.DiscoveredLabels[model.ScrapeIntervalLabel])
+		if err != nil {
+			return nil, fmt.Errorf("%s: the scrape interval of %s: %w", p.name, t.ScrapeURL, err)
+		}
+		job := string(t.Labels[model.JobLabel])
+		longest[job] = max(longest[job], time.Duration(every))
+	}
+	return longest, nil
+}
+
 // single takes the value out of a result; NaN, as from 0/0, counts as empty.
 func single(all model.Vector) (value float64, ok bool, err error) {
 	switch {

@@ -141,24 +141,9 @@ func (s *Sources) LabelValues(ctx context.Context, selector, label string) ([]st
 	return out, nil
 }
 
-// ScrapeIntervals implements remediation.Sources, by the active targets.
+// ScrapeIntervals implements remediation.Sources.
 func (s *Sources) ScrapeIntervals(ctx context.Context) (map[string]time.Duration, error) {
-	asking, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
-	targets, err := s.prometheus.api.Targets(asking)
-	if err != nil {
-		return nil, s.prometheus.failure(ctx, asking, err)
-	}
-	longest := map[string]time.Duration{}
-	for _, t := range targets.Active {
-		every, err := model.ParseDuration(t.DiscoveredLabels[model.ScrapeIntervalLabel])
-		if err != nil {
-			return nil, fmt.Errorf("%s: the scrape interval of %s: %w", s.prometheus.name, t.ScrapeURL, err)
-		}
-		job := string(t.Labels[model.JobLabel])
-		longest[job] = max(longest[job], time.Duration(every))
-	}
-	return longest, nil
+	return s.prometheus.ScrapeIntervals(ctx)
 }
 
 // Clocks implements remediation.Sources, by the Date of an answer. That has

@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/common/model"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/plan"
@@ -35,13 +36,13 @@ func (e *Checker) StartRehearsal(ctx context.Context, service, plan, actor, reas
 	err = e.ask(ctx, b.Service, run, func(tx remediation.Tx) error {
 		if open, err := remediation.OpenIncident(tx, b.Service); err != nil || open != nil {
 			if open != nil {
-				err = remediation.Refuse(remediation.Conflict, "incident %s of %s is open (%s): rehearse once it is closed", open.ID, b.Service, open.Describe())
+				err = hint.Add(remediation.Refuse(remediation.Conflict, "incident %s of %s is open (%s)", open.ID, b.Service, open.Describe()), "rehearse once it is closed: backout incident show %s", open.ID)
 			}
 			return err
 		}
 		r, err := remediation.RolloutOf(tx, b.Service)
 		if err == nil && r.Promotion != nil {
-			err = remediation.Refuse(remediation.Conflict, "the traffic of %s is being changed: rehearse once that is done", b.Service)
+			err = hint.Add(remediation.Refuse(remediation.Conflict, "the traffic of %s is being changed", b.Service), "rehearse once that is done")
 		}
 		return err
 	})
@@ -59,7 +60,7 @@ func rehearsable(b *plan.Plan, plan string) ([]string, error) {
 			for _, p := range b.Plans {
 				names = append(names, p.Name)
 			}
-			return nil, remediation.Refuse(remediation.Missing, "the playbook of %s has no plan %q; it has %s", b.Service, plan, strings.Join(names, ", "))
+			return nil, hint.Add(remediation.Refuse(remediation.Missing, "the playbook of %s has no plan %q", b.Service, plan), "%s", remediation.OneOf(plan, names))
 		}
 		return []string{plan}, nil
 	}
@@ -70,7 +71,7 @@ func rehearsable(b *plan.Plan, plan string) ([]string, error) {
 		}
 	}
 	if len(out) == 0 {
-		return nil, remediation.Refuse(remediation.Conflict, "no trigger of %s uses a plan: name the plan to rehearse", b.Service)
+		return nil, hint.Add(remediation.Refuse(remediation.Conflict, "no trigger of %s uses a plan", b.Service), "name the plan to rehearse: --plan=NAME")
 	}
 	return out, nil
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/ledger"
@@ -43,7 +44,7 @@ func (e *Checker) ask(ctx context.Context, service string, g remediation.Preflig
 			return err
 		}
 		if old := kept.Going; old != nil {
-			return remediation.Refuse(remediation.Conflict, "%s of %s is already running for %s: wait for it", old.Describe(), service, old.By)
+			return hint.Add(remediation.Refuse(remediation.Conflict, "%s of %s is already running for %s", old.Describe(), service, old.By), "wait for it")
 		}
 		kept.Going = &g
 		tx.OnCommit(func() {
@@ -96,7 +97,7 @@ func (e *Checker) StartPreflight(ctx context.Context, service, actor, reason str
 	}}, func(tx remediation.Tx) error {
 		open, err := remediation.OpenIncident(tx, b.Service)
 		if err == nil && open != nil { // whose steps must find neither a lock nor a container in their way
-			err = remediation.Refuse(remediation.Conflict, "incident %s of %s is open (%s): run the preflight once it is closed", open.ID, b.Service, open.Describe())
+			err = hint.Add(remediation.Refuse(remediation.Conflict, "incident %s of %s is open (%s)", open.ID, b.Service, open.Describe()), "run the preflight once it is closed: backout incident show %s", open.ID)
 		}
 		return err
 	})

@@ -92,7 +92,7 @@ func signable(all []remediation.PreflightItem, b *plan.Plan, name string) (remed
 		}
 		return remediation.PreflightItem{}, remediation.Refuse(remediation.Conflict, "%q matches %s: name one of them", name, strings.Join(ids, ", "))
 	case found[0].Status == remediation.Fail:
-		return remediation.PreflightItem{}, remediation.Refuse(remediation.Conflict, "%s failed, and a failed item cannot be signed off: %s", found[0].ID, found[0].Evidence)
+		return remediation.PreflightItem{}, hint.Add(remediation.Refuse(remediation.Conflict, "%s failed, and a failed item cannot be signed off: %s", found[0].ID, found[0].Evidence), "%s", found[0].Next)
 	case found[0].Status == remediation.Pass:
 		return remediation.PreflightItem{}, remediation.Refuse(remediation.Conflict, "%s passed: there is nothing to sign off", found[0].ID)
 	}

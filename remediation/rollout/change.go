@@ -48,7 +48,7 @@ const answerPatience = 2 * time.Second
 func (e *Promoter) HoldRollout(ctx context.Context, b *plan.Plan, in remediation.RolloutChange) (view.RolloutView, error) {
 	return e.OnRollout(ctx, b, func(tx remediation.Tx, r *remediation.Rollout) error {
 		if r.Held {
-			return remediation.Refuse(remediation.Conflict, "the rollout of %s is already held", b.Service)
+			return hint.Add(remediation.Refuse(remediation.Conflict, "the rollout of %s is already held", b.Service), "backout rollout resume --service=%s --reason=WHY", b.Service)
 		}
 		r.Held = true
 		return e.stageEntry(tx, *r, in.Actor, map[string]any{"reason": in.Reason})
@@ -59,7 +59,7 @@ func (e *Promoter) HoldRollout(ctx context.Context, b *plan.Plan, in remediation
 func (e *Promoter) ResumeRollout(ctx context.Context, b *plan.Plan, in remediation.RolloutChange) (view.RolloutView, error) {
 	return e.OnRollout(ctx, b, func(tx remediation.Tx, r *remediation.Rollout) error {
 		if !r.Held {
-			return remediation.Refuse(remediation.Conflict, "the rollout of %s is not held", b.Service)
+			return hint.Add(remediation.Refuse(remediation.Conflict, "the rollout of %s is not held", b.Service), "backout rollout status --service=%s shows what it waits for", b.Service)
 		}
 		r.Held, r.Missing = false, ""
 		return e.stageEntry(tx, *r, in.Actor, map[string]any{"reason": in.Reason, "held": false})
@@ -79,7 +79,7 @@ func (e *Promoter) FinishRollout(ctx context.Context, b *plan.Plan, in remediati
 	}
 	return e.OnRollout(ctx, b, func(tx remediation.Tx, r *remediation.Rollout) error {
 		if r.Promotion != nil {
-			return remediation.Refuse(remediation.Conflict, "%s of %s is in progress", r.Promotion.Step(), b.Service)
+			return hint.Add(remediation.Refuse(remediation.Conflict, "%s of %s is in progress", r.Promotion.Step(), b.Service), "wait for its end: backout rollout status --service=%s", b.Service)
 		}
 		if err := unchanged(seen, *r); err != nil {
 			return err
@@ -110,14 +110,25 @@ func (e *Promoter) FinishRollout(ctx context.Context, b *plan.Plan, in remediati
 // autoReason is the reason of a promotion that backout made by itself.
 const autoReason = "every gate is open, and the rollout was started with --auto"
 
+// noRollout refuses what needs an active rollout.
+func noRollout(service string) error {
+	return hint.Add(remediation.Refuse(remediation.Conflict, "no rollout of %s is active", service),
+		"backout rollout start --service=%[1]s --reason=WHY; its last one: backout rollout status --service=%[1]s", service)
+}
+
+// underWay refuses to start a rollout next to an active one.
+func underWay(r remediation.Rollout) error {
+	return hint.Add(remediation.Refuse(remediation.Conflict, "release %s of %s is being rolled out (stage %s)", r.Release, r.Service, r.Stage),
+		"backout rollout promote --service=%[1]s --reason=WHY goes to its next stage; finish or abort ends it; backout rollout status --service=%[1]s", r.Service)
+}
+
 // noneActive refuses what needs an active rollout, and names the incident that is in its way.
 func (e *Promoter) noneActive(tx remediation.Tx, service string) error {
-	refused := remediation.Refuse(remediation.Conflict, "no rollout of %s is active", service)
 	inc, err := remediation.OpenIncident(tx, service)
 	if err != nil || inc == nil {
-		return cmp.Or(err, hint.Add(refused, "backout rollout status --service=%s shows its last one", service))
+		return cmp.Or(err, noRollout(service))
 	}
-	return hint.Add(refused, "incident %s is %s: backout incident show %s", inc.ID, inc.Describe(), inc.ID)
+	return hint.Add(remediation.Refuse(remediation.Conflict, "no rollout of %s is active", service), "incident %s is %s: backout incident show %s", inc.ID, inc.Describe(), inc.ID)
 }
 
 // AutoPromote promotes rollouts started with --auto once every gate is open. It records

@@ -31,7 +31,8 @@ func (e *Promoter) StartRollout(ctx context.Context, in remediation.RolloutStart
 		release = b.Release.Version
 	}
 	if release != b.Release.Version {
-		return view.RolloutView{}, remediation.Refuse(remediation.Conflict, "the playbook of %s is for release %s, not %s: its thresholds and rollback plans are for that release", b.Service, b.Release.Version, release)
+		return view.RolloutView{}, hint.Add(remediation.Refuse(remediation.Conflict, "the playbook of %s is for release %s, not %s: its thresholds and rollback plans are for that release", b.Service, b.Release.Version, release),
+			"load the playbook of %s, or leave --release out", release)
 	}
 	stage := b.NextStage(remediation.StageNone)
 	if in.Stage != "" && b.Stage(in.Stage) != nil && b.Stage(in.Stage) != stage {
@@ -42,7 +43,7 @@ func (e *Promoter) StartRollout(ctx context.Context, in remediation.RolloutStart
 		stage = b.Stage(in.Stage)
 	}
 	if stage == nil {
-		return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "the playbook of %s has no stage %q; its stages are %s", b.Service, in.Stage, remediation.Names(remediation.StageNames(b.Playbook), "none"))
+		return view.RolloutView{}, hint.Add(remediation.Refuse(remediation.Invalid, "the playbook of %s has no stage %q", b.Service, in.Stage), "%s", remediation.OneOf(in.Stage, remediation.StageNames(b.Playbook)))
 	}
 	now := e.Now().UTC()
 	fresh := remediation.Rollout{
@@ -52,7 +53,7 @@ func (e *Promoter) StartRollout(ctx context.Context, in remediation.RolloutStart
 	a := e.sampleStage(ctx, b, remediation.Rollout{Stage: remediation.StageNone})
 	return e.intendPromotion(ctx, b, stage, in.Actor, in.Reason, func(tx remediation.Tx, old remediation.Rollout) (remediation.Rollout, map[string]any, error) {
 		if old.Active() {
-			return remediation.Rollout{}, nil, remediation.Refuse(remediation.Conflict, "release %s of %s is being rolled out (stage %s)", old.Release, b.Service, old.Stage)
+			return remediation.Rollout{}, nil, underWay(old)
 		}
 		gates, err := e.startable(tx, b, a)
 		if err != nil {
@@ -115,13 +116,14 @@ func (n *notYet) Unwrap() error { return n.error }
 func promotableState(b *plan.Plan, r remediation.Rollout) error {
 	switch {
 	case !r.Active():
-		return remediation.Refuse(remediation.Conflict, "no rollout of %s is active", b.Service)
+		return noRollout(b.Service)
 	case r.Promotion != nil:
-		return remediation.Refuse(remediation.Conflict, "%s of %s is in progress", r.Promotion.Step(), b.Service)
+		return hint.Add(remediation.Refuse(remediation.Conflict, "%s of %s is in progress", r.Promotion.Step(), b.Service), "wait for its end: backout rollout status --service=%s", b.Service)
 	case b.NextStage(r.Stage) == nil && b.Stage(r.Stage) != nil:
 		return hint.Add(remediation.Refuse(remediation.Conflict, "release %s of %s is in its last stage, %s", r.Release, b.Service, r.Stage), "backout rollout finish --service=%s", b.Service)
 	case b.NextStage(r.Stage) == nil:
-		return remediation.Refuse(remediation.Conflict, "the playbook of %s no longer has stage %q; its stages are %s", b.Service, r.Stage, remediation.Names(remediation.StageNames(b.Playbook), "none"))
+		return hint.Add(remediation.Refuse(remediation.Conflict, "the playbook of %s no longer has stage %q; its stages are %s", b.Service, r.Stage, remediation.Names(remediation.StageNames(b.Playbook), "none")),
+			"backout rollout start --declare --service=%s --stage=STAGE --reason=WHY, with the stage that it is in", b.Service)
 	}
 	return nil
 }
@@ -170,7 +172,8 @@ func (e *Promoter) intendPromotion(ctx context.Context, b *plan.Plan, stage *ale
 ) (view.RolloutView, error) {
 	flag := b.Master()
 	if flag == nil {
-		return view.RolloutView{}, remediation.Refuse(remediation.Conflict, "the playbook of %s has no flag that controls the traffic", b.Service)
+		return view.RolloutView{}, hint.Add(remediation.Refuse(remediation.Conflict, "the playbook of %s has no flag that controls the traffic", b.Service),
+			"master: true on that flag, or set the traffic by hand: backout rollout start --declare --service=%s --reason=WHY", b.Service)
 	}
 	value, err := flag.ValueIn(stage)
 	if err != nil {
@@ -188,7 +191,7 @@ func (e *Promoter) intendPromotion(ctx context.Context, b *plan.Plan, stage *ale
 			return err
 		}
 		if old.Promotion != nil {
-			return remediation.Refuse(remediation.Conflict, "%s of %s is in progress", old.Promotion.Step(), b.Service)
+			return hint.Add(remediation.Refuse(remediation.Conflict, "%s of %s is in progress", old.Promotion.Step(), b.Service), "wait for its end: backout rollout status --service=%s", b.Service)
 		}
 		r, detail, err := begin(tx, old)
 		if err != nil {
@@ -203,7 +206,7 @@ func (e *Promoter) intendPromotion(ctx context.Context, b *plan.Plan, stage *ale
 		if busy, err := e.TargetBusy(tx, target, "", b.Service); err != nil {
 			return err
 		} else if busy != "" {
-			return remediation.Refuse(remediation.Conflict, "the traffic cannot be set: %s is changing %s now", busy, target)
+			return hint.Add(remediation.Refuse(remediation.Conflict, "the traffic cannot be set: %s is changing %s now", busy, target), "repeat the command once that is done")
 		}
 		if held, err := e.TargetHeld(tx, target, b.Service); err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/plan"
@@ -41,7 +42,7 @@ func (e *Promoter) DeclareRollout(ctx context.Context, service, release, stage, 
 		stage = b.Stages[0].Name
 	}
 	if b.Stage(stage) == nil {
-		return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "the playbook of %s has no stage %q; its stages are %s", b.Service, stage, remediation.Names(remediation.StageNames(b.Playbook), "none"))
+		return view.RolloutView{}, hint.Add(remediation.Refuse(remediation.Invalid, "the playbook of %s has no stage %q", b.Service, stage), "%s", remediation.OneOf(stage, remediation.StageNames(b.Playbook)))
 	}
 	now := e.Now().UTC()
 	r := remediation.Rollout{
@@ -54,10 +55,10 @@ func (e *Promoter) DeclareRollout(ctx context.Context, service, release, stage, 
 			return err
 		}
 		if old.Promotion != nil {
-			return remediation.Refuse(remediation.Conflict, "%s of %s is in progress", old.Promotion.Step(), b.Service)
+			return hint.Add(remediation.Refuse(remediation.Conflict, "%s of %s is in progress", old.Promotion.Step(), b.Service), "wait for its end: backout rollout status --service=%s", b.Service)
 		}
 		if old.Active() && old.Release != release {
-			return remediation.Refuse(remediation.Conflict, "release %s of %s is being rolled out (stage %s)", old.Release, b.Service, old.Stage)
+			return underWay(old)
 		}
 		open, err := tx.Incidents(remediation.IncidentFilter{Service: b.Service, Open: true})
 		if err != nil {
@@ -77,7 +78,7 @@ func (e *Promoter) DeclareRollout(ctx context.Context, service, release, stage, 
 				continue
 			}
 			if !inc.Drill {
-				return remediation.Refuse(remediation.Conflict, "incident %s of %s is open (%s)", inc.ID, b.Service, inc.Describe())
+				return hint.Add(remediation.Refuse(remediation.Conflict, "incident %s of %s is open (%s)", inc.ID, b.Service, inc.Describe()), "backout incident show %s", inc.ID)
 			}
 		}
 		if err := remediation.DropLapsed(tx, old); err != nil {

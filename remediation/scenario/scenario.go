@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/rules"
@@ -148,7 +150,9 @@ const (
 // alerts.Problems.
 func Load(file string) (*Scenario, error) {
 	f, err := os.Open(file)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, hint.Add(fmt.Errorf("read scenario: %w", err), "the name of a scenario's file; docs/testing.md has one to begin with")
+	} else if err != nil {
 		return nil, fmt.Errorf("read scenario: %w", err)
 	}
 	defer f.Close() //nolint:errcheck // it was only read
@@ -248,6 +252,33 @@ func (sc *Scenario) checkSeries(s *Series, path string) {
 	case s.labels.Get(model.JobLabel) == "":
 		sc.doc.Bad(path, fmt.Sprintf("series %s has no label job", s.Series), "give it the job and instance that Prometheus would")
 	}
+}
+
+// counters end the names of counters, by Prometheus's conventions.
+var counters = []string{"_total", "_count", "_bucket", "_sum"}
+
+// Notes name the counters that fall, which may be meant: Prometheus counts what they fall
+// to as an increase. A fall to 0 is a restart that nobody mistypes.
+func (sc *Scenario) Notes() []string {
+	var notes []string
+	for i, s := range sc.Series {
+		name := s.labels.Get(model.MetricNameLabel)
+		if !slices.ContainsFunc(counters, func(end string) bool { return strings.HasSuffix(name, end) }) {
+			continue
+		}
+		last := 0.0
+		for n, v := range s.values {
+			if !v.Omitted && v.Value > 0 && v.Value < last {
+				notes = append(notes, fmt.Sprintf("%s:%d: the counter %s falls from %v to %v at %s: Prometheus takes that as a restart, and counts %v more",
+					sc.file, sc.doc.Line(fmt.Sprintf("series[%d].values", i)), s.Series, last, v.Value, model.Duration(time.Duration(n)*time.Duration(sc.Interval)), v.Value))
+				break
+			}
+			if !v.Omitted {
+				last = v.Value
+			}
+		}
+	}
+	return notes
 }
 
 // isRead reports whether a query of the playbook selects one of the series. It says

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 )
@@ -285,7 +285,7 @@ func Incident(tx remediation.Tx, id string) (IncidentView, error) {
 // kind, incident or service is refused, as by Incidents.
 func Entries(tx remediation.Tx, f audit.Filter) ([]audit.Entry, error) {
 	if f.Kind != "" && !slices.Contains(audit.Kinds(), f.Kind) {
-		return nil, remediation.Refuse(remediation.Invalid, "unknown kind of entry %q; the kinds are %s", f.Kind, joined(audit.Kinds()))
+		return nil, hint.Add(remediation.Refuse(remediation.Invalid, "unknown kind of entry %q", f.Kind), "%s", remediation.OneOf(string(f.Kind), kinds()))
 	}
 	out, err := tx.Entries(f)
 	if err != nil || len(out) > 0 {
@@ -325,15 +325,16 @@ func UnknownService(service string, known []string) error {
 	if len(known) == 0 {
 		return remediation.Refuse(remediation.Missing, "unknown service %q; no service is known yet", service)
 	}
-	return remediation.Refuse(remediation.Missing, "unknown service %q; known: %s", service, joined(known))
+	return hint.Add(remediation.Refuse(remediation.Missing, "unknown service %q", service), "%s", remediation.OneOf(service, known))
 }
 
-func joined[T ~string](list []T) string {
-	words := make([]string, len(list))
-	for i, v := range list {
-		words[i] = string(v)
+// kinds are those of audit entries.
+func kinds() []string {
+	var all []string
+	for _, k := range audit.Kinds() {
+		all = append(all, string(k))
 	}
-	return strings.Join(words, ", ")
+	return all
 }
 
 // RunsView is what a service runs, or why that is unknown.

@@ -65,7 +65,10 @@ func (q *Query) Confident(text string, window time.Duration) (string, error) {
 		err = r.proportion(text, q)
 	}
 	if err != nil {
-		return "", hint.Add(fmt.Errorf("confidence: %w", err), "%s", tryConfidence)
+		if _, try := hint.Of(err); try == "" {
+			err = hint.Add(err, "%s", tryConfidence)
+		}
+		return "", fmt.Errorf("confidence: %w", err)
 	}
 	return r.wilson(q.Confidence, q.Above, float64(q.Window)/float64(window)), nil
 }
@@ -92,7 +95,11 @@ func (r Ratio) proportion(text string, q *Query) error {
 	case r.Factor != whole:
 		return fmt.Errorf("its query multiplies the ratio by %s, and its unit is %s", Number(r.Factor), q.Unit)
 	case q.Threshold <= 0 || q.Threshold >= whole:
-		return fmt.Errorf("its bound %s is not between 0 and %s", Number(q.Threshold), Number(whole))
+		try := "a bound between 0 and " + Number(whole)
+		if share := q.Threshold / 100; q.Unit == alerts.Ratio && share >= 0.01 && share < 1 { // as a percentage
+			try = Number(share) + " as its bound"
+		}
+		return hint.Add(fmt.Errorf("its bound %s is not between 0 and %s", Number(q.Threshold), Number(whole)), "%s", try)
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package terminal
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/locotoki/backout/remediation"
@@ -73,42 +72,38 @@ func PreflightEnd(v remediation.PreflightView) string {
 	return b.String() + PreflightMissing(v)
 }
 
-// PreflightMissing says what is missing for a start.
+// PreflightMissing names what is missing for a start, each with its next command.
 func PreflightMissing(v remediation.PreflightView) string {
 	if len(v.Missing) == 0 {
 		return Wrap("", fmt.Sprintf("%s of %s is ready to start.", Clean(v.Release), Clean(v.Service)))
 	}
 	var b strings.Builder
 	b.WriteString(Wrap("", fmt.Sprintf("%s of %s cannot start yet:", Clean(v.Release), Clean(v.Service))))
-	unsigned := 0
+	var unsigned []string
 	for _, m := range v.Missing {
-		if preflightOfPeople(v, m) {
-			unsigned++
+		it := preflightItemOf(v, m)
+		if it.Owner != "" {
+			unsigned = append(unsigned, it.ID)
 			continue
 		}
 		b.WriteString(Wrap("  ", Clean(m)))
+		if it.Next != "" {
+			b.WriteString(Wrap("    ", "try: "+Clean(it.Next)))
+		}
 	}
-	if unsigned > 0 {
-		b.WriteString(Wrap("  ", remediation.Counted(unsigned, "sign-off")+" missing"))
+	if len(unsigned) > 0 {
+		b.WriteString("  " + remediation.Counted(len(unsigned), "sign-off") + " missing:\n    " +
+			Clean(remediation.SignCommand(v.Service, strings.Join(unsigned, " "))) + "\n") // on one line, to be copied
 	}
-	b.WriteString(signNext(v))
 	return b.String()
 }
 
-// signNext is the command that signs off the next item that waits for that.
-func signNext(v remediation.PreflightView) string {
+// preflightItemOf is the item, or the first of those, that a line of what is missing is about.
+func preflightItemOf(v remediation.PreflightView, missing string) remediation.PreflightItem {
 	for _, it := range v.Items {
-		if it.Before && it.Status == remediation.CannotTell && it.Signed == nil {
-			return "To sign off the next item:\n    " + Clean(remediation.SignCommand(v.Service, it.ID)) + "\n"
+		if strings.HasPrefix(missing, it.ID+" ") || strings.HasPrefix(missing, it.ID+", ") {
+			return it
 		}
 	}
-	return ""
-}
-
-// preflightOfPeople reports whether a sign-off is missing, which is listed
-// separately.
-func preflightOfPeople(v remediation.PreflightView, missing string) bool {
-	return slices.ContainsFunc(v.Items, func(it remediation.PreflightItem) bool {
-		return it.Owner != "" && strings.HasPrefix(missing, it.ID+" ")
-	})
+	return remediation.PreflightItem{}
 }
