@@ -138,7 +138,7 @@ var holdQuestions = map[remediation.Reason]string{
 	remediation.HoldSilenced:       "A silence held steps. Did its author know that it would?",
 	remediation.HoldNoRollout:      "No rollout of the release was declared, so steps were held. Why not?",
 	remediation.HoldUnconfirmed:    "The alert and its expression disagreed, so steps were held. Is the rule right?",
-	remediation.HoldNoData:         "Prometheus had no data. Why not?",
+	remediation.HoldNoData:         "Prometheus did not show whether there was a breach. Why not?",
 	remediation.HoldRateLimit:      "A rate limit held steps. Is it right?",
 	remediation.HoldBlastRadius:    "The blast radius held steps. Is it right, and why did so much run at once?",
 	remediation.HoldCooldown:       "A cooldown held steps. Why was the same change needed again so soon?",

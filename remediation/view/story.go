@@ -408,7 +408,7 @@ func HoldWords(r remediation.Reason) (means, ends string) {
 	case remediation.HoldUnconfirmed:
 		return "Prometheus does not confirm the breach", "It continues by itself once Prometheus confirms the breach."
 	case remediation.HoldNoData:
-		return "Prometheus has no data", "It continues by itself once there is data. Check the service and Prometheus."
+		return "Prometheus does not show whether there is a breach", "It continues by itself once Prometheus shows a breach, or its end. Check the service and Prometheus."
 	case remediation.HoldApproval:
 		return "the next step needs a commander's approval", "Approve or deny it here."
 	case remediation.HoldRateLimit:
