@@ -7,8 +7,8 @@ type PreflightChecks struct {
 	// ReplicationLag is how far replicas of the database may be behind. Without it, the
 	// database itself is asked where a step knows it, and passes if it has no replica and
 	// expects none: no physical replication slot waits for one, and synchronous_standby_names
-	// is empty. Write a query if replicas only read a WAL archive, which the database does
-	// not show.
+	// is empty. Write a query if replicas connect without a slot or only read a WAL archive:
+	// the database does not show that such a replica is away.
 	ReplicationLag *ReplicationLag `yaml:"replication_lag,omitempty"`
 }
 

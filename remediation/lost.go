@@ -32,7 +32,7 @@ func (l Lost) String() string {
 	table := l.Schema + "." + l.Table
 	switch l.What {
 	case LostColumn:
-		return fmt.Sprintf("column %s of %s (%s)", l.Column, table, Counted(l.Rows, "row"))
+		return fmt.Sprintf("column %s.%s in %s", table, l.Column, Counted(l.Rows, "row"))
 	case LostRows:
 		return Counted(l.Rows, "row") + " of " + table
 	}

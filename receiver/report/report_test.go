@@ -397,3 +397,14 @@ func TestAReportSaysWhatWasLostAndWhereTheSnapshotIs(t *testing.T) {
 		t.Errorf("the summary is\n%s", sum)
 	}
 }
+
+func TestACommandInAnErrorCanBeCopiedFromTheReport(t *testing.T) {
+	s := aLadder()
+	s.log(11*time.Minute, audit.KindOutcome, "engine", "3-schema_rollback", map[string]any{
+		"outcome": "failed", "error": `role shop_app cannot log in; try: ALTER ROLE "shop_app" LOGIN`,
+	})
+	text := string(reportOf(t, s).Markdown(nil))
+	if !strings.Contains(text, "role shop\\_app cannot log in; try: `ALTER ROLE \"shop_app\" LOGIN`") {
+		t.Errorf("the command is not code in\n%s", text)
+	}
+}

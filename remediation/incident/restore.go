@@ -134,8 +134,8 @@ func (c *change) beginRestore(r view.RestoreRequest, ev gate.Samples) error {
 		if l.State != remediation.StepDone {
 			ran = "may have run in part"
 		}
-		return remediation.Refuse(remediation.Conflict, "%s %s, and data is never restored%s; the newer code may not work with the present schema: "+
-			"migrate the schema to the newer version first, then restore with force; incident show %s says how to get lost rows back", l.ID(), ran, snapshotOf(c.Tx, inc, l), inc.ID)
+		return hint.Add(remediation.Refuse(remediation.Conflict, "%s %s, and data is never restored%s; the newer code may not work with the present schema",
+			l.ID(), ran, snapshotOf(c.Tx, inc, l)), "migrate the schema to the newer version, then restore with force; backout incident show %s says how to get lost rows back", inc.ID)
 	}
 	if err := c.nothingSince(); err != nil {
 		return err

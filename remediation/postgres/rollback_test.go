@@ -109,7 +109,7 @@ func TestTheWayBackThatIsNamedFirstKeepsTheRowsWrittenSince(t *testing.T) {
 	state := w.state()
 
 	after := parsed(t, w.position(op, remediation.Wanted).Snapshot)
-	const lost = "column sentiment of public.posts (10 rows), column shares of public.posts (10 rows), 2 rows of public.posts"
+	const lost = "column public.posts.sentiment in 10 rows, column public.posts.shares in 10 rows, 2 rows of public.posts"
 	if got := remediation.LostWords(after.Lost); got != "table public.forecasts (5 rows), "+lost+", table public.recommendations (1 row)" {
 		t.Errorf("lost: %s", got)
 	}
