@@ -35,7 +35,11 @@ func (c *commands) followRollout(ctx context.Context, src source, f follow.Optio
 			return err
 		}
 		if len(list) != 1 {
-			return wrong("--service=NAME", "name the service: %d playbooks are loaded", len(list))
+			var names []string
+			for _, r := range list {
+				names = append(names, terminal.Clean(r.Service))
+			}
+			return wrong("--service=NAME, one of "+strings.Join(names, ", "), "name the service: %d playbooks are loaded", len(list))
 		}
 		return c.follow(b, list[0])
 	}

@@ -82,19 +82,24 @@ func (l *Ledger) OnePlan(service string) (*plan.Plan, error) {
 	}
 	all := l.Plans()
 	if len(all) != 1 {
-		return nil, hint.Add(remediation.Refuse(remediation.Invalid, "name the service: %d playbooks are loaded", len(all)), "--service=NAME")
+		return nil, hint.Add(remediation.Refuse(remediation.Invalid, "name the service: %d playbooks are loaded", len(all)), "--service=NAME, one of %s", l.services())
 	}
 	return all[0], nil
 }
 
 // NoPlan refuses a service that has no playbook, and names those that have one.
 func (l *Ledger) NoPlan(service string) error {
+	return hint.Add(remediation.Refuse(remediation.Missing, "no playbook for service %q is loaded", service), "one of %s", l.services())
+}
+
+// services names those that have a playbook.
+func (l *Ledger) services() string {
 	var names []string
 	for _, b := range l.Plans() {
 		names = append(names, b.Service)
 	}
 	slices.Sort(names)
-	return hint.Add(remediation.Refuse(remediation.Missing, "no playbook for service %q is loaded", service), "one of %s", strings.Join(names, ", "))
+	return strings.Join(names, ", ")
 }
 
 // UnreadableError: a stored playbook cannot be carried out any more.
