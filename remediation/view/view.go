@@ -66,6 +66,9 @@ func OfIncident(tx remediation.Tx, inc *remediation.Incident) (IncidentView, err
 			NeedsApproval: s.Open() && asks(inc, s),
 		})
 	}
+	if inc.State == remediation.Waiting && inc.ClaimedBy == "" {
+		v.CallAt = UTC(inc.CallAt)
+	}
 	if inc.State == remediation.Waiting && inc.Reason == remediation.HoldMode {
 		v.Would = inc.Would
 	}
