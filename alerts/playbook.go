@@ -329,17 +329,18 @@ func (f *Flag) ValueIn(s *Stage) (string, error) {
 	case share < 1:
 		why := fmt.Errorf("the flag %s is on or off: no value gives it the traffic of stage %s, %s", f.Name, s.Name, s.Traffic)
 		if f.On != "" { // then backout check refuses the playbook, and no stage can be declared
-			return "", hint.Add(why, `one stage, with traffic: "1"; or remove on: from the flag %s, then set the traffic yourself and declare each stage: %s`, f.Name, declare(s))
+			return "", hint.Add(why, `one stage, with traffic: "1"; or remove on: from the flag %s, then set the traffic yourself and declare each stage: %s`, f.Name, DeclareCommand("", s.Name))
 		}
-		return "", hint.Add(why, `one stage, with traffic: "1"; or set the traffic yourself, then: %s`, declare(s))
+		return "", hint.Add(why, `one stage, with traffic: "1"; or set the traffic yourself, then: %s`, DeclareCommand("", s.Name))
 	}
 	return "", hint.Add(fmt.Errorf("the value that turns the flag %s on is not known: its off is %q and its default %q, and a number is not sure to turn it on", f.Name, f.Off, f.Default),
-		`on: "true" at the flag in the playbook; or turn it on yourself, then: %s`, declare(s))
+		`on: "true" at the flag in the playbook; or turn it on yourself, then: %s`, DeclareCommand("", s.Name))
 }
 
-// declare is the command that tells backout of traffic that someone else set.
-func declare(s *Stage) string {
-	return "backout rollout start --service=NAME --declare --stage=" + s.Name
+// DeclareCommand is the command that tells backout of traffic that someone else set. A
+// service or a stage that is not known is NAME.
+func DeclareCommand(service, stage string) string {
+	return "backout rollout start --declare --service=" + cmp.Or(service, "NAME") + " --stage=" + cmp.Or(stage, "NAME")
 }
 
 // Indicator is a measured quantity.

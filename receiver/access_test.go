@@ -108,6 +108,9 @@ func TestARefusedCallerChangesNothing(t *testing.T) {
 	if len(b.service.changes) != 0 || len(b.service.took()) != 0 || b.reloads != 0 {
 		t.Errorf("changes %v, %d notifications, %d reloads", b.service.changes, len(b.service.took()), b.reloads)
 	}
+	if got := strings.Join(b.service.refused, ", "); got != "192.0.2.1 forbidden, 192.0.2.1 unauthorized" {
+		t.Errorf("noted as refused are %s", got)
+	}
 	if b.counted(resultForbidden) != 1 || b.counted(resultUnauthorized) != 1 {
 		t.Errorf("counted %v forbidden, %v unauthorized", b.counted(resultForbidden), b.counted(resultUnauthorized))
 	}

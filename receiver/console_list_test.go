@@ -122,6 +122,14 @@ func TestAPreflightIsRunAndSignedAndARolloutStartedOnTheRolloutPage(t *testing.T
 			t.Errorf("the page does not say %q", want)
 		}
 	}
+	active := preflighted(t, func(r *view.RolloutView) { r.State = remediation.RolloutActive })
+	if !strings.Contains(active.body, "Its rollout has started.") || strings.Contains(active.body, "Not ready to start") {
+		t.Error("under an active rollout the page judges whether it could start:", active.body)
+	}
+	other := preflighted(t, func(r *view.RolloutView) { r.State, r.Release = remediation.RolloutActive, "v7" })
+	if !strings.Contains(other.body, "It cannot start before the rollout of <bdi>v7</bdi> has ended.") {
+		t.Error("the page does not say that another release has to end first:", other.body)
+	}
 	if n := strings.Count(l.body, `action="/preflight/sign"`); n != 2 {
 		t.Errorf("%d items can be signed, want the unknown one and the open one", n)
 	}

@@ -286,12 +286,15 @@ func listLooks(t testing.TB) []look {
 }
 
 // preflighted is the page of a rollout that is about to start.
-func preflighted(t testing.TB) look {
+func preflighted(t testing.TB, edit ...func(*view.RolloutView)) look {
 	b := newBench(t, token(t, "eve", config.Commander))
 	now := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
 	ended := now.Add(-7 * time.Minute)
 	b.service.overview = view.Overview{Time: now, Mode: remediation.Act, Services: []view.ServiceNow{{Service: "shop", Stages: []string{"alpha", "beta"}}}}
-	b.service.rollouts = []view.RolloutView{{Rollout: remediation.Rollout{Service: "shop", State: remediation.RolloutNone}}}
+	b.service.rollouts = []view.RolloutView{{Rollout: remediation.Rollout{Service: "shop", Release: "v2", State: remediation.RolloutNone}}}
+	for _, e := range edit {
+		e(&b.service.rollouts[0])
+	}
 	b.service.preflight = remediation.PreflightView{
 		Release: "v2", Finished: &ended, Missing: []string{"image_retag/previous_image failed: no image shop:v1", "2 sign-offs are missing"},
 		Items: []remediation.PreflightItem{

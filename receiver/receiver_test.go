@@ -32,6 +32,7 @@ type fakeService struct {
 	mu       sync.Mutex
 	accepted []remediation.Notification
 	changes  []string
+	refused  []string // for their tokens
 	freeze   remediation.Freeze
 
 	// once holds what came.
@@ -70,7 +71,11 @@ func (f *fakeService) Accept(ctx context.Context, n remediation.Notification) (r
 	return remediation.Accepted{Accepted: len(n.Alerts)}, nil
 }
 
-func (f *fakeService) NoteRefused(from, result string) { f.change("refused", from, result) }
+func (f *fakeService) NoteRefused(from, result string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refused = append(f.refused, from+" "+result)
+}
 
 func (f *fakeService) took() []remediation.Notification {
 	f.mu.Lock()

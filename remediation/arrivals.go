@@ -36,6 +36,6 @@ func (r RefusedArrivals) Words() string {
 
 const (
 	// HintToken is what to do about refused notifications, HintSilent where nothing comes.
-	HintToken  = "put a token of --config.file with the role alertmanager into the file that credentials_file of Alertmanager's configuration names"
+	HintToken  = "put the token of --config.file that has the role alertmanager into the file that Alertmanager's credentials_file names"
 	HintSilent = "check that Alertmanager's configuration posts to this backout and that the file of its credentials_file exists; Alertmanager's log has the errors"
 )

@@ -134,6 +134,8 @@ type Incident struct {
 	// human was called because of that.
 	Stuck  *time.Time `json:"stuck,omitempty"`
 	Called bool       `json:"called,omitempty"`
+	// CallAt is when a human is called if the plan is stuck until then; nil where nobody is.
+	CallAt *time.Time `json:"call_at,omitempty"`
 	// Review: before the next step runs, those that ran are looked at again.
 	Review bool `json:"review,omitempty"`
 	// ByHand: a person closed it, without knowing that the breach was over.
@@ -504,11 +506,11 @@ func (inc *Incident) VoidRiskApprovals() {
 }
 
 // Unstuck: the plan has gone on, or a person has come.
-func (inc *Incident) Unstuck() { inc.Stuck, inc.Called, inc.Paged = nil, false, nil }
+func (inc *Incident) Unstuck() { inc.Stuck, inc.Called, inc.CallAt, inc.Paged = nil, false, nil, nil }
 
 // Shift moves the incident's moments. Those that people gave stay (a freeze's end).
 func (inc *Incident) Shift(move func(*time.Time)) {
-	for _, t := range []*time.Time{&inc.Since, inc.SettleFrom, inc.SettleUntil, inc.FalseSince, inc.BlindSince, inc.Stuck, &inc.Polled, &inc.Wake} {
+	for _, t := range []*time.Time{&inc.Since, inc.SettleFrom, inc.SettleUntil, inc.FalseSince, inc.BlindSince, inc.Stuck, inc.CallAt, &inc.Polled, &inc.Wake} {
 		move(t)
 	}
 	if inc.Reason != HoldFrozen {

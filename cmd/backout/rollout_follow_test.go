@@ -101,7 +101,7 @@ func TestAFollowingEndsWellOnlyOnceNothingIsMissing(t *testing.T) {
 	none := at("0.3", nil, `"gates":[{"gate":"criterion latency_p95","ok":true,"why":"latency"}]`, `"gates":[]`)
 	url, asked := looks(t, at("0.6", nil), none, at("0.3", nil))
 	r := backout(t, nil, "rollout", "status", "--follow", "--url="+url)
-	if r.status != 0 || asked.Load() != 3 || !said(r.stdout, "does not report its gates") || !said(r.stdout, "then backout rollout promote, to stage beta") {
+	if r.status != 0 || asked.Load() != 3 || !said(r.stdout, "does not report its gates") || !said(r.stdout, "then backout rollout promote --service=shop, to stage beta") {
 		t.Errorf("%d looks, %+v", asked.Load(), r)
 	}
 }
@@ -110,7 +110,7 @@ func TestAStageThatPersonsCarryOutIsBakedThoughBackoutOnlyObserves(t *testing.T)
 	t.Parallel()
 	url, _ := looks(t, at("0.3", []string{"mode:it observes"}))
 	r := backout(t, nil, "rollout", "status", "--follow", "--url="+url)
-	if r.status != 0 || !said(r.stdout, "set the traffic of stage beta by hand") || !said(r.stdout, "backout rollout start --declare --stage=beta") {
+	if r.status != 0 || !said(r.stdout, "set the traffic of stage beta by hand") || !said(r.stdout, "backout rollout start --declare --service=shop --stage=beta") {
 		t.Errorf("%+v", r)
 	}
 }

@@ -40,7 +40,7 @@ func (k flagOff) SetFlag(pb *alerts.Playbook, name, value string) (target string
 	case shares:
 		a, err = sharer.FlagShare(pb.Target, set, value)
 	default:
-		err = hint.Add(errors.New("its provider cannot set traffic shares"), "set it there, then backout rollout start --declare --stage=NAME")
+		err = hint.Add(errors.New("its provider cannot set traffic shares"), "set it there, then %s", alerts.DeclareCommand(pb.Service, ""))
 	}
 	if err != nil {
 		return "", nil, fmt.Errorf("set flag %s to %s: %w", name, value, err)

@@ -58,8 +58,10 @@ func TestAShareOfTheTrafficIsSetWhereLaunchDarklyKeepsTheFlag(t *testing.T) {
 
 func TestAShareIsRefusedWhereWhoKeepsTheFlagHasNone(t *testing.T) {
 	ld := &noFlags{}
-	_, _, err := flagOff{flags: &noFlags{}, launchDarkly: ld}.SetFlag(kept(), "B", "0.25")
-	if err == nil || !strings.Contains(err.Error(), "--declare --stage=NAME") || len(ld.asked) != 0 {
+	pb := kept()
+	pb.Service = "shop"
+	_, _, err := flagOff{flags: &noFlags{}, launchDarkly: ld}.SetFlag(pb, "B", "0.25")
+	if err == nil || !strings.Contains(err.Error(), "--declare --service=shop --stage=NAME") || len(ld.asked) != 0 {
 		t.Errorf("got %v, and LaunchDarkly was asked for %v", err, ld.asked)
 	}
 	if _, _, err := (flagOff{flags: &noFlags{}}).SetFlag(kept(), "B", "0.25"); err == nil || !strings.Contains(err.Error(), "is not configured") {

@@ -518,3 +518,26 @@ func TestOnFailureNextNeverLeadsToTheSchema(t *testing.T) {
 		}
 	}
 }
+
+func TestAHoldKnowsWhenItCallsAPerson(t *testing.T) {
+	w := newHarness(t)
+	w.declare("alpha")
+	_, err := w.engine.PutFreeze(w.ctx, remediation.Freeze{Scope: remediation.ScopeAll, By: "eve", Reason: "move"})
+	w.must(err)
+	w.breach("error_rate")
+	id := w.fire("error_rate", "fp1")
+	w.is(id, remediation.Waiting, remediation.HoldFrozen)
+	at := w.incident(id).CallAt
+	if want := w.now.Add(20 * time.Minute); at == nil || !at.Equal(want) { // the window, and the settling of flag_off
+		t.Fatalf("a person is called at %v, want %s", at, want)
+	}
+	w.must(w.change(id, view.Claim, ""))
+	if at := w.incident(id).CallAt; at != nil {
+		t.Errorf("claimed, and a person is called at %s", at)
+	}
+	w.must(w.change(id, view.Release, ""))
+	w.pass(21 * time.Minute)
+	if at := w.incident(id).CallAt; at != nil || w.needed("frozen") != 1 {
+		t.Errorf("%d calls, and the next is at %v", w.needed("frozen"), at)
+	}
+}

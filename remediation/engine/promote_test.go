@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
@@ -476,4 +477,14 @@ func (c *canary) freeze(service, scope string) {
 	c.t.Helper()
 	_, err := c.engine.PutFreeze(c.ctx, remediation.Freeze{Service: service, Scope: scope, By: "eve", Reason: "audit"})
 	c.must(err)
+}
+
+func TestAnOrderWithoutAServiceIsToldWhichThereAre(t *testing.T) {
+	w := newHarness(t)
+	w.must(w.engine.Reload(w.ctx, []*alerts.Playbook{w.pb, w.parse(strings.Replace(string(w.pb.Source), "service: shop\n", "service: blog\n", 1))}, remediation.Reloaded{}))
+	_, err := w.engine.DeclareRollout(w.ctx, "", "", "alpha", "eve", "canary")
+	refused(t, err, remediation.Invalid)
+	if why, try := hint.Of(err); why != "name the service: 2 playbooks are loaded" || try != "--service=NAME, one of blog, shop" {
+		t.Errorf("refused with %q, try %q", why, try)
+	}
 }

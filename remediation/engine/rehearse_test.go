@@ -320,7 +320,7 @@ func TestWhatFailsInARehearsalFailsItAndSaysWhatToDo(t *testing.T) {
 		word  string
 		next  string
 	}{
-		"no drill comes back": {func(w *rehearsalHarness) { w.around.deaf = true }, "drill", remediation.Fail, "no drill alert of error_rate arrived", "route trigger"},
+		"no drill comes back": {func(w *rehearsalHarness) { w.around.deaf = true }, "drill", remediation.Fail, "no drill alert of error_rate arrived", "check that Alertmanager's configuration posts to this backout"},
 		"a drill does not end": {func(w *rehearsalHarness) {
 			release := make(chan struct{})
 			w.t.Cleanup(func() { close(release) })

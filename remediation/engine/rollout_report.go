@@ -25,7 +25,7 @@ func (e *Engine) RolloutReport(ctx context.Context, service string) (view.Rollou
 			return err
 		}
 		if r.Started == nil {
-			return hint.Add(remediation.Refuse(remediation.Missing, "there was no rollout of %s yet", b.Service), "backout rollout start")
+			return hint.Add(remediation.Refuse(remediation.Missing, "there was no rollout of %s yet", b.Service), "backout rollout start --service=%s", b.Service)
 		}
 		b = e.ShownPlan(tx, b, r)
 		if kept, err = remediation.PreflightOf(tx, b.Service); err != nil {

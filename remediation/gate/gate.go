@@ -161,12 +161,12 @@ func (c *Change) rollout(s *remediation.Step) (remediation.GateResult, error) {
 	case r.Active(), c.Inc.RolloutActive, s.Risk == alerts.Reversible:
 		return remediation.GateOpen("rollout", ""), nil
 	}
-	declare := "backout rollout start --declare --service=" + c.Inc.Service
+	stage := ""
 	if names := remediation.StageNames(c.Plan.Playbook); len(names) > 0 {
-		declare += " --stage=" + names[len(names)-1]
+		stage = names[len(names)-1]
 	}
 	return remediation.GateResult{Gate: "rollout", Reason: remediation.HoldNoRollout,
-		Why: hint.Text(fmt.Sprintf("no rollout of %s is active, so only reversible steps may run", c.Inc.Service), declare)}, nil
+		Why: hint.Text(fmt.Sprintf("no rollout of %s is active, so only reversible steps may run", c.Inc.Service), alerts.DeclareCommand(c.Inc.Service, stage))}, nil
 }
 
 // approval holds a step that needs approval until it is approved, recently and for this

@@ -22,7 +22,7 @@ type Samples struct {
 	// Values holds a reading for each attached trigger that has an expression.
 	Values map[string]remediation.Sample
 	// recovery tells which expressions gave the values. Own are then those of the triggers'
-	// own expressions, where they were read beside them.
+	// own expressions, where they were read with them.
 	recovery bool
 	Own      map[string]remediation.Sample
 	// Blind says why no recovery reading can be trusted; "" where they can.

@@ -412,6 +412,7 @@ func (c *change) pageIfStuck(why string) error {
 	if inc.Stuck == nil {
 		inc.Stuck = &c.Now
 	}
+	inc.CallAt = nil
 	switch {
 	case inc.Drill, inc.Called, len(inc.NeedsHuman()) > 0: // called already
 		return nil
@@ -425,6 +426,7 @@ func (c *change) pageIfStuck(why string) error {
 		until = *inc.Until
 	}
 	if !c.Now.After(until) {
+		inc.CallAt = &until
 		return nil
 	}
 	inc.Called = true

@@ -46,8 +46,8 @@ func (b *Plan) UnitOf(trigger string) alerts.Unit {
 	return ""
 }
 
-// EstimateOf says what a trigger's value is where it is no measured share but the end of its
-// confidence interval that is nearer to the bound; "" where it is measured.
+// EstimateOf says what a trigger's value is where it is the end of a confidence interval, the one
+// nearer to the bound; "" where it is the measured value itself.
 func (b *Plan) EstimateOf(trigger string) string {
 	t := b.Trigger(trigger)
 	switch {

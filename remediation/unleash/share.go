@@ -76,7 +76,7 @@ func (a *flagShare) one(f flag) (*strategy, error) {
 	}
 	switch {
 	case len(f.env.ReleasePlans) > 0:
-		return refuse("remove the plan in Unleash, or set the share there and then backout rollout start --declare --stage=NAME",
+		return refuse("remove the plan in Unleash, or set the share there and then "+alerts.DeclareCommand("", ""),
 			"has a release plan, which sets its strategies")
 	case len(all) > 1:
 		return refuse("disable all but one gradual rollout in Unleash", "has %d enabled strategies: each of them adds to the share", len(all))

@@ -13,18 +13,21 @@ import (
 
 // IncidentView is an incident as the API, the commands and the pages show it.
 type IncidentView struct {
-	ID       string             `json:"id"`
-	Service  string             `json:"service"`
-	Rollout  string             `json:"rollout"`
-	State    remediation.State  `json:"state"`
-	Reason   remediation.Reason `json:"reason"`
-	Why      string             `json:"why"`
-	Until    *time.Time         `json:"until"`
-	Opened   time.Time          `json:"opened"`
-	Closed   *time.Time         `json:"closed"`
-	Triggers []TriggerView      `json:"triggers"`
-	Steps    []StepView         `json:"steps"`
-	Next     *Next              `json:"next"`
+	ID      string             `json:"id"`
+	Service string             `json:"service"`
+	Rollout string             `json:"rollout"`
+	State   remediation.State  `json:"state"`
+	Reason  remediation.Reason `json:"reason"`
+	Why     string             `json:"why"`
+	Until   *time.Time         `json:"until"`
+	// CallAt is when a person is called if it is still on hold then; nil where nobody will be,
+	// or somebody was.
+	CallAt   *time.Time    `json:"call_at,omitempty"`
+	Opened   time.Time     `json:"opened"`
+	Closed   *time.Time    `json:"closed"`
+	Triggers []TriggerView `json:"triggers"`
+	Steps    []StepView    `json:"steps"`
+	Next     *Next         `json:"next"`
 	// Stuck is the step that failed, which is tried again once a person has claimed the
 	// incident and released it; until then nothing comes next.
 	Stuck     string `json:"stuck,omitempty"`

@@ -423,5 +423,15 @@ func waitsFor(v IncidentView, now time.Time) string {
 			words += ", only if the breach continues"
 		}
 	}
+	if v.CallAt != nil && v.CallAt.After(now) {
+		what := "the breach is not acted on"
+		switch {
+		case v.RestoringFor != "" || v.AbortedBy != "":
+			what = "the plan does not continue"
+		case v.Reason == remediation.HoldUnconfirmed || v.Reason == remediation.HoldNoData:
+			what = "it is unknown whether there is a breach"
+		}
+		words += fmt.Sprintf("; %s: if that lasts, a person is called %s", what, remediation.Distance(now, *v.CallAt))
+	}
 	return words
 }

@@ -272,3 +272,20 @@ func TestTheSnapshotOfAStepIsThatOfItsLastOutcome(t *testing.T) {
 		t.Errorf("a step without a snapshot has %+v, %v", got, err)
 	}
 }
+
+// Nobody has to act on a hold that may end by itself, but everybody can see that nothing is done.
+func TestALineOfAnIncidentOnHoldSaysWhenAPersonIsCalled(t *testing.T) {
+	now := time.Date(2026, 11, 22, 3, 10, 0, 0, time.UTC)
+	at := now.Add(80 * time.Second)
+	for reason, want := range map[remediation.Reason]string{
+		remediation.HoldNoRollout:   "shop: On hold: the release is not being rolled out; the breach is not acted on: if that lasts, a person is called in 1 min 20 s",
+		remediation.HoldUnconfirmed: "shop: On hold: Prometheus does not confirm the breach; it is unknown whether there is a breach: if that lasts, a person is called in 1 min 20 s",
+	} {
+		v := view.IncidentView{ID: "inc-1", Service: "shop", State: remediation.Waiting, Reason: reason, CallAt: &at}
+		for _, l := range view.NewStatus(view.Overview{Time: now, Mode: remediation.Act, Incidents: []view.IncidentView{v}}).Lines {
+			if l.Subject == "inc-1" && (l.Text != want || l.Person) {
+				t.Errorf("needs a person: %t, %q, want %q", l.Person, l.Text, want)
+			}
+		}
+	}
+}

@@ -404,7 +404,7 @@ func HoldWords(r remediation.Reason) (means, ends string) {
 	case remediation.HoldSilenced:
 		return "its alerts are silenced in Alertmanager", "Expire the silence there."
 	case remediation.HoldNoRollout:
-		return "the release is not being rolled out", "Declare the rollout: backout rollout start --declare."
+		return "the release is not being rolled out", "Declare the rollout, or end that of the other release."
 	case remediation.HoldUnconfirmed:
 		return "Prometheus does not confirm the breach", "It continues by itself once Prometheus confirms the breach."
 	case remediation.HoldNoData:

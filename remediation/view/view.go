@@ -68,6 +68,9 @@ func OfIncident(tx remediation.Tx, inc *remediation.Incident) (IncidentView, err
 			Question:      s.Question(),
 		})
 	}
+	if inc.State == remediation.Waiting && inc.ClaimedBy == "" {
+		v.CallAt = UTC(inc.CallAt)
+	}
 	if inc.State == remediation.Waiting && inc.Reason == remediation.HoldMode {
 		v.Would = inc.Would
 	}

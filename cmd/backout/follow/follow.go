@@ -202,13 +202,13 @@ func (b *Stage) next(result string) string {
 	case result != ResultPassed || r.Stage != b.Stage || !active(r):
 		return "backout rollout status"
 	case r.Next == "":
-		return "backout rollout finish"
+		return "backout rollout finish --service=" + r.Service
 	case observes:
-		return fmt.Sprintf("backout only observes: set the traffic of stage %s by hand, then run backout rollout start --declare --stage=%s", r.Next, r.Next)
+		return fmt.Sprintf("backout only observes: set the traffic of stage %s by hand, then run %s", r.Next, alerts.DeclareCommand(r.Service, r.Next))
 	case r.Auto:
 		return fmt.Sprintf("nothing: it is promoted to stage %s automatically", r.Next)
 	}
-	return "backout rollout promote, to stage " + r.Next
+	return "backout rollout promote --service=" + r.Service + ", to stage " + r.Next
 }
 
 // Summary is the last line of --follow in JSON.
