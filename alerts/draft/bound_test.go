@@ -37,6 +37,17 @@ func TestBoundsAreOnBucketsAndAbovePeak(t *testing.T) {
 	}
 }
 
+// errNoTargets is what Thanos answers for its targets.
+var errNoTargets = errors.New("404 Not Found")
+
+func (*limited) ScrapeIntervals(context.Context) (map[string]time.Duration, error) {
+	return nil, errNoTargets
+}
+
+func (counts) ScrapeIntervals(context.Context) (map[string]time.Duration, error) {
+	return map[string]time.Duration{"other": time.Second}, nil
+}
+
 // limited refuses some queries, as a Prometheus does with --query.max-samples.
 type limited struct {
 	refuses string
@@ -84,7 +95,7 @@ func TestScrapeIntervalsAreKnownWhereTheSamplesShowThem(t *testing.T) {
 		{2, "5m", false}, {3, "5m", false}, {13, "46s", false}, {14, "43s", false}, {600, "1s", false}, {-1, "15s", false},
 	} {
 		a := &asker{prometheus: c.samples}
-		if got, known := a.scrape(t.Context(), "x"); got.String() != c.want || known != c.known {
+		if got, known := a.scrape(t.Context(), "shop", "x"); got.String() != c.want || known != c.known {
 			t.Errorf("%g samples in 10 minutes: %s, known %v; want %s, %v", float64(c.samples), got, known, c.want, c.known)
 		}
 	}

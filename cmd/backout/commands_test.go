@@ -435,20 +435,22 @@ func TestHelpAndVersionAreAnswersAndNothingRuns(t *testing.T) {
 	}
 }
 
-// A mistake in the plans and one that only the rules show are reported at once.
+// A mistake in the plans, a trigger's plan that there is not, and a mistake that only the rules
+// show are reported at once.
 func TestCheckReportsPlansAndRulesTogether(t *testing.T) {
 	src, err := os.ReadFile("../../alerts/playbook.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
 	text := strings.NewReplacer("[2m])) > bool 0", "[2h])) > bool 0", "action: image_retag", "action: image_tag").Replace(string(src))
+	text = strings.Replace(text, "    plan: ladder\n", "    plan: lader\n", 1)
 	file := filepath.Join(t.TempDir(), "playbook.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r := backout(t, nil, "check", "--playbook.file="+file)
 	alive, plan := strings.Index(r.stderr, "alive looks back 2h"), strings.Index(r.stderr, `"image_tag"`)
-	if alive < 0 || plan < alive || !strings.Contains(r.stdout, "2 errors, ") {
+	if alive < 0 || plan < alive || !strings.Contains(r.stderr, `there is no plan "lader"`) || !strings.Contains(r.stdout, "3 errors, ") {
 		t.Errorf("%s%s", r.stdout, r.stderr)
 	}
 }

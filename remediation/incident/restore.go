@@ -192,7 +192,7 @@ func (c *change) nothingSince() error {
 		switch {
 		case l.Drill:
 		case l.State != remediation.Closed:
-			return remediation.Refuse(remediation.Conflict, "incident %s of %s is open (%s)", l.ID, l.Service, l.Describe())
+			return hint.Add(remediation.Refuse(remediation.Conflict, "incident %s of %s is open (%s)", l.ID, l.Service, l.Describe()), "backout incident show %s", l.ID)
 		case l.ToRestore() != nil:
 			return hint.Add(remediation.Refuse(remediation.Conflict, "incident %s is later and also changed something", l.ID), "restore that first")
 		}
@@ -202,7 +202,7 @@ func (c *change) nothingSince() error {
 		return err
 	}
 	if r.Promotion != nil {
-		return remediation.Refuse(remediation.Conflict, "%s is in progress", r.Promotion.Step())
+		return hint.Add(remediation.Refuse(remediation.Conflict, "%s is in progress", r.Promotion.Step()), "restore it once that is done")
 	}
 	if r.Active() && (r.Release != c.Inc.Release || c.Inc.RolledBack != nil) {
 		return remediation.Refuse(remediation.Conflict, "another rollout has started since: %s is at stage %s", r.Release, r.Stage)

@@ -2,12 +2,13 @@ package incident
 
 import (
 	"context"
+	"slices"
+
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/plan"
-	"slices"
 )
 
 // planOfSignal is the playbook that knows a signal.

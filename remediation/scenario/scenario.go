@@ -18,7 +18,6 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/locotoki/backout/alerts"
-	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/rules"
@@ -151,7 +150,7 @@ const (
 func Load(file string) (*Scenario, error) {
 	f, err := os.Open(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, hint.Add(fmt.Errorf("read scenario: %w", err), "the name of a scenario's file; docs/testing.md has one to begin with")
+		return nil, alerts.Problems{{File: file, Message: "there is no such file", Try: "the path of a scenario; docs/testing.md has one to begin with"}}
 	} else if err != nil {
 		return nil, fmt.Errorf("read scenario: %w", err)
 	}
