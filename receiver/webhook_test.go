@@ -526,8 +526,7 @@ func TestTheStatusSaysThatNotificationsAreRefused(t *testing.T) {
 	s := newTestService(t)
 	post := func(name string, labels string) {
 		t.Helper()
-		r := httptest.NewRequest("POST", "/api/v1/webhook/alertmanager", strings.NewReader(strings.Replace(oneAlert, `"alertname":"A","service":"s","trigger":"t"`, labels, 1)))
-		r.Header.Set("Content-Type", "application/json")
+		r := request("POST", "/api/v1/webhook/alertmanager", strings.Replace(oneAlert, `"alertname":"A","service":"s","trigger":"t"`, labels, 1))
 		r.Header.Set("Authorization", "Bearer "+name+"-secret")
 		s.ServeHTTP(httptest.NewRecorder(), r)
 	}

@@ -34,6 +34,7 @@ func (r RefusedArrivals) Words() string {
 	return fmt.Sprintf("%s were refused (%s) since %s, the last from %s", Counted(r.Count, "notification"), r.Result, Moment(r.First), r.From)
 }
 
+// What to do where no alert arrives.
 const (
 	// HintToken is what to do about refused notifications, HintSilent where nothing comes.
 	HintToken  = "put the token of --config.file that has the role alertmanager into the file that Alertmanager's credentials_file names"

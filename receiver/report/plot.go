@@ -12,7 +12,6 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -159,7 +158,7 @@ func (c *canvas) scale() []float64 {
 	for _, pt := range c.p.Points {
 		least, most = min(least, pt.Value), max(most, pt.Value)
 	}
-	share := c.p.Unit == alerts.Ratio && most > 0 && most <= 1
+	share := c.p.Unit == "ratio" && most > 0 && most <= 1
 	if least > 0 && least < most/2 {
 		least = 0
 	}

@@ -112,7 +112,7 @@ func (a *flagShare) sharesOf(f flag) (now shares, onID, offID string, err error)
 	env := f.Environments[a.at.Environment]
 	if len(f.Variations) != 2 {
 		return shares{}, "", "", hint.Add(fmt.Errorf("%s has %d variations: it is unclear which one the share is for", a.name(), len(f.Variations)),
-			"a flag with two, or set its share in LaunchDarkly and then "+alerts.DeclareCommand("", ""))
+			"a flag with two, or set its share in LaunchDarkly and then %s", alerts.DeclareCommand("", ""))
 	}
 	on, off := f.Variations[1-*env.OffVariation], f.Variations[*env.OffVariation]
 	odd := func(format string, args ...any) (shares, string, string, error) {
