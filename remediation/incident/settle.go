@@ -332,7 +332,8 @@ func (c *change) close(actor string, detail map[string]any) error {
 	return c.endRollout(ended, remediation.ActorEngine, "a step of this incident rolled the release back")
 }
 
-// measurePatience bounds how long Prometheus is asked for the worst value of a trigger.
+// measurePatience bounds how long Prometheus is asked for the worst values of an incident: the
+// watch for what reopens it begins after that.
 const measurePatience = 10 * time.Second
 
 // measure asks Prometheus, once for each close, for the worst value of each trigger while the
@@ -340,13 +341,13 @@ const measurePatience = 10 * time.Second
 // an answer the worst stays what the polls saw.
 func (e *Responder) measure(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
 	worst := map[string]float64{}
+	asking, cancel := context.WithTimeout(ctx, measurePatience)
+	defer cancel()
 	for _, t := range inc.Triggers {
 		if t.Signal != "" {
 			continue
 		}
-		asking, cancel := context.WithTimeout(ctx, measurePatience)
 		p, err := e.plot(asking, inc.ID, t.Trigger)
-		cancel()
 		if at, found := p.Worst(); err == nil && found && p.Step != 0 {
 			worst[t.Trigger] = at.Value
 		}
