@@ -121,8 +121,10 @@ type Incident struct {
 	Intended bool `json:"intended,omitempty"`
 	// SettleFrom is t0 of lifecycle's settling; zero outside of it.
 	SettleFrom *time.Time `json:"settle_from,omitempty"`
-	// SettlePolls counts the polls since then.
+	// SettlePolls counts the polls since then, or since polls came again after a gap;
+	// SettleMore those since the settle time's end that left it open whether the step helped.
 	SettlePolls int `json:"settle_polls,omitempty"`
+	SettleMore  int `json:"settle_more,omitempty"`
 	// SettleUntil is when a breach that goes on lets the next step run.
 	SettleUntil *time.Time `json:"settle_until,omitempty"`
 	// FalseSince is since when no trigger's expression has been seen true; for

@@ -182,6 +182,57 @@ func TestADeadlineThatWentByWithoutPollsWantsThreeOfThem(t *testing.T) {
 	}
 }
 
+// Polls of before a gap say nothing about what comes after it.
+func TestAGapInThePollsBeginsTheCountingAnew(t *testing.T) {
+	for name, tc := range map[string]struct {
+		after func(w *harness)
+		state remediation.State // after three polls
+		image int
+	}{
+		"breaching":    {func(*harness) {}, remediation.Settling, 1},
+		"without data": {func(w *harness) { w.prom.age = 31 }, remediation.Waiting, 0},
+		"good":         {func(w *harness) { w.cured("error_rate") }, remediation.Recovered, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newHarness(t, fullLadder)
+			id := w.open()
+			w.pass(5*time.Minute + 30*time.Second)
+			if n := w.row(id).SettlePolls; n < remediation.Certain {
+				t.Fatalf("%d polls came before the gap", n)
+			}
+			w.now = w.now.Add(20 * time.Minute) // backout was down
+			tc.after(w)
+			w.start()
+			w.tick()
+			w.pass(S)
+			w.is(id, remediation.Settling, "")
+			w.effects(1, 0, 0)
+			if n := count(w, id, "notified no_data"); n != 0 {
+				t.Errorf("a person was called %d times", n)
+			}
+			w.pass(S)
+			w.effects(1, tc.image, 0)
+			if in := w.incident(id); in.State != tc.state {
+				t.Errorf("%s (%s: %s), want %s", in.State, in.Reason, in.Why, tc.state)
+			}
+		})
+	}
+	t.Run("after recovery", func(t *testing.T) {
+		w := newHarness(t, fullLadder)
+		id := w.open()
+		w.cured("error_rate")
+		w.pass(6 * time.Minute)
+		w.is(id, remediation.Recovered, "")
+		w.breach("error_rate")
+		w.pass(2 * S)
+		w.now = w.now.Add(20 * time.Minute)
+		w.start()
+		w.tick()
+		w.is(id, remediation.Recovered, "")
+		w.effects(1, 0, 0)
+	})
+}
+
 func TestAReleaseLetsTheBreakerGoAfterTheClockWasSetBack(t *testing.T) {
 	w := newHarness(t, limits("per_target: 9/1h, per_service: 9/1h, blast_radius: 9/10m, cooldown: 1s, breaker: 2"))
 	w.target("flag_off").applyErr = errors.New("docker is dead")

@@ -225,8 +225,29 @@ func TestTheSettleTimeLastsUntilThereAreEnoughPollsToJudgeBy(t *testing.T) {
 		reason remediation.Reason
 		image  int // how often the image was changed
 	}{
-		"the value stays good":     {func(*harness) {}, remediation.Recovered, "", 0},
-		"the breach comes back":    {func(w *harness) { w.breach("error_rate") }, remediation.Settling, "", 1},
+		"the value stays good": {func(*harness) {}, remediation.Recovered, "", 0},
+		"one poll is bad": {func(w *harness) {
+			w.breach("error_rate")
+			w.pass(S)
+			w.cured("error_rate")
+			w.pass(2 * S)
+		}, remediation.Recovered, "", 0},
+		"the breach comes back": {func(w *harness) {
+			w.breach("error_rate")
+			w.pass(2 * S)
+			w.effects(1, 0, 0)
+			w.pass(S)
+		}, remediation.Settling, "", 1},
+		"it goes back and forth": {func(w *harness) {
+			for range 3 {
+				w.is("inc-1", remediation.Settling, "")
+				w.breach("error_rate")
+				w.pass(S)
+				w.cured("error_rate")
+				w.pass(S)
+			}
+			w.breach("error_rate")
+		}, remediation.Waiting, remediation.HoldNoData, 0},
 		"the data end":             {func(w *harness) { w.prom.alive = 0 }, remediation.Waiting, remediation.HoldNoData, 0},
 		"there are no more events": {func(w *harness) { delete(w.prom.recovery, "error_rate") }, remediation.Recovered, "", 0},
 	}
@@ -242,8 +263,8 @@ func TestTheSettleTimeLastsUntilThereAreEnoughPollsToJudgeBy(t *testing.T) {
 				if tr := w.row(id).Triggers[0]; tr.Calm != good {
 					t.Fatalf("%d polls are good at the end, want %d", tr.Calm, good)
 				}
-				if n := w.incident(id).Next; n == nil || n.At == nil || !n.At.Equal(w.now.Add(S)) {
-					t.Errorf("next is %+v at the earliest, want the next poll", n)
+				if n := w.incident(id).Next; n == nil || n.At == nil || !n.At.Equal(w.now.Add(3*S)) {
+					t.Errorf("next is %+v at the earliest, want the third poll", n)
 				}
 				end.then(w)
 				w.pass(time.Duration(3-good) * S)

@@ -19,10 +19,14 @@ type fakeHistory struct {
 	expr     string
 	from, to time.Time
 	step     time.Duration
+	until    []time.Time // the limits of the queries that have one
 }
 
-func (h *fakeHistory) QueryRange(_ context.Context, expr string, from, to time.Time, step time.Duration) ([]remediation.Point, error) {
+func (h *fakeHistory) QueryRange(ctx context.Context, expr string, from, to time.Time, step time.Duration) ([]remediation.Point, error) {
 	h.expr, h.from, h.to, h.step = expr, from, to, step
+	if until, ok := ctx.Deadline(); ok {
+		h.until = append(h.until, until)
+	}
 	return h.points, h.err
 }
 
@@ -132,6 +136,33 @@ func TestTheWorstValueIsOfTheIncidentAndOfTheTriggersOwnExpression(t *testing.T)
 				t.Errorf("reopened and closed again, the worst is %v", v.Triggers[0].Worst)
 			}
 		})
+	}
+}
+
+func TestTheWorstValuesOfAllTriggersAreAskedForWithinOneLimit(t *testing.T) {
+	h := &fakeHistory{err: remediation.ErrNoAnswer}
+	w := newHarness(t)
+	w.history = h
+	w.start()
+	id := w.open()
+	w.fire("latency", "fp2")
+	w.must(w.change(id, view.Close, ""))
+	w.tick()
+	if len(h.until) != 2 || !h.until[0].Equal(h.until[1]) {
+		t.Errorf("the limits of two triggers' queries are %v, want one", h.until)
+	}
+}
+
+func TestAnIncidentThatAnEarlierVersionClosedHasTheWorstValueOfTheLog(t *testing.T) {
+	w, id := plotted(t, nil)
+	w.must(w.store.Update(w.ctx, func(tx remediation.Tx) error {
+		inc, err := tx.Incident(id)
+		w.must(err)
+		inc.Triggers[0].Worst = nil
+		return tx.PutIncident(inc)
+	}))
+	if got := w.incident(id).Triggers[0].Worst; got == nil || *got != 5 {
+		t.Errorf("the worst is %v, want the log's", got)
 	}
 }
 

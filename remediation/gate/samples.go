@@ -38,10 +38,14 @@ type Samples struct {
 	// were never confirmed in it.
 	Over map[string]string
 	// at is when the expressions were asked, every how long after that an answer of
-	// the recovery expressions can be another.
+	// the recovery expressions can be another, gap how long after it a row of polls ends.
 	at    time.Time
 	Every time.Duration
+	gap   time.Duration
 }
+
+// leastGap is the least Samples.gap: a slow answer is none.
+const leastGap = time.Minute
 
 // ReadValues reads each attached trigger's own value.
 func (e *Gates) ReadValues(ctx context.Context, b *plan.Plan, inc *remediation.Incident) (Samples, error) {
@@ -101,7 +105,7 @@ func (e *Gates) PollRecovery(ctx context.Context, b *plan.Plan, inc *remediation
 			exprs[t.Trigger] = x.Recovery
 		}
 	}
-	ev := Samples{recovery: true, Over: over, at: e.Now(), Every: b.Poll()}
+	ev := Samples{recovery: true, Over: over, at: e.Now(), Every: b.Poll(), gap: max(remediation.Certain*b.Poll(), leastGap)}
 	got := e.Query(ctx, exprs)
 	ev.Values = got
 	switch a, u := got[age], got[up]; {
@@ -280,12 +284,18 @@ func (ev Samples) Note(inc *remediation.Incident) {
 // Count takes a poll of the recovery expressions into the incident's counters. A
 // poll that comes sooner than S after the one before, since an alert or a person
 // made the engine look, sees the same samples: it can end a row, and not lengthen it.
+// After a time without polls, as over a restart, the counting begins anew.
 func (ev Samples) Count(inc *remediation.Incident) {
 	ev.Note(inc)
 	more := 1
-	if d := ev.at.Sub(inc.Polled); d >= 0 && d < ev.Every {
+	switch d := ev.at.Sub(inc.Polled); {
+	case d >= 0 && d < ev.Every:
 		more = 0
-	} else {
+	case ev.gap > 0 && d > ev.gap:
+		inc.ResetPolls()
+		inc.SettlePolls, inc.SettleMore = 0, 0
+		fallthrough
+	default:
 		inc.Polled = ev.at
 	}
 	for i := range inc.Triggers {

@@ -20,7 +20,7 @@ import (
 func (c *change) startSettling() {
 	c.Inc.ResetPolls()
 	c.Inc.Unstuck()
-	c.Inc.SettleFrom, c.Inc.SettlePolls, c.Inc.LastHeld = &c.Now, 0, ""
+	c.Inc.SettleFrom, c.Inc.SettlePolls, c.Inc.SettleMore, c.Inc.LastHeld = &c.Now, 0, 0, ""
 	if c.Inc.Aborting() { // nothing is waited for, but by steps that the order does not list
 		c.Inc.SettleFrom, c.Inc.SettleUntil = nil, nil
 		if last := c.Inc.LastRun(); last != nil && !c.Inc.Abort.Lists(last) {
@@ -36,6 +36,10 @@ func (c *change) startSettling() {
 	}
 	c.Enter(remediation.Settling, c.Plan.SettleStart(c.Inc))
 }
+
+// mostMore is how many polls past a settle time's end may leave it open whether the step
+// helped: a value that goes back and forth is a person's.
+const mostMore = 2 * remediation.Certain
 
 // settle decides whether a step helped, by the recovery expressions alone.
 func (e *Responder) settle(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
@@ -58,7 +62,9 @@ func (e *Responder) settle(ctx context.Context, b *plan.Plan, inc *remediation.I
 	if err != nil {
 		return err
 	}
-	ev.Every = 0 // nothing but the deadline makes a poll come sooner here
+	if inc.SettleMore == 0 {
+		ev.Every = 0 // nothing but the deadline makes a poll come sooner here
+	}
 	ev.Count(inc)
 	if inc.Calm() {
 		return e.change(ctx, b, inc, func(c *change) error {
@@ -69,21 +75,34 @@ func (e *Responder) settle(ctx context.Context, b *plan.Plan, inc *remediation.I
 			return c.recover(ev)
 		})
 	}
+	past := !e.Now().Before(deadline)
 	t := inc.Breaching(1)
+	flaps := t != nil || inc.CalmFor(1)
+	if inc.SettleMore > 0 {
+		t = inc.Breaching(remediation.Certain)
+	}
 	// Past its end too, the time lasts until there are enough polls to judge by: of a value
-	// that has just become good, and where none came since backout was down or the clock was set.
-	if e.Now().Before(deadline) || inc.SettlePolls < remediation.Certain-1 || t == nil && inc.CalmFor(1) {
+	// that has just become good, and where none came since backout was down or the clock was
+	// set. From then on a breach needs as many polls in a row as a recovery: one may be noise.
+	if !past || inc.SettlePolls < remediation.Certain-1 || t == nil && flaps && inc.SettleMore < mostMore {
 		return e.change(ctx, b, inc, func(c *change) error {
 			ev.Count(c.Inc)
 			c.Inc.SettlePolls++
 			c.Inc.Wake = c.Now.Add(b.Poll())
-			until := c.Inc.Wake
-			if c.Now.Before(deadline) {
-				until = deadline
+			if !past {
+				c.Inc.SettleUntil, c.Inc.SettleMore = &deadline, 0
+				if c.Inc.Wake.After(deadline) {
+					c.Inc.Wake = deadline
+				}
+				return nil
 			}
-			if c.Inc.SettleUntil = &until; c.Inc.Wake.After(until) {
-				c.Inc.Wake = until
+			c.Inc.SettleMore++
+			missing := remediation.Certain // polls with the breach
+			for missing > 1 && c.Inc.Breaching(remediation.Certain-missing+1) != nil {
+				missing--
 			}
+			until := c.Now.Add(time.Duration(missing) * b.Poll())
+			c.Inc.SettleUntil = &until
 			return nil
 		})
 	}
@@ -93,6 +112,8 @@ func (e *Responder) settle(ctx context.Context, b *plan.Plan, inc *remediation.I
 			why := "the step has settled, but it is unknown whether it helped"
 			if unknown := cmp.Or(ev.Unknown(c.Inc), ev.OnlyAside(c.Inc)); unknown != "" {
 				why += ": " + unknown
+			} else if flaps {
+				why += fmt.Sprintf(": neither %d good checks in a row nor %d with the breach came since its settle time ended", remediation.Certain, remediation.Certain)
 			}
 			if err := c.settled(ev, last, string(remediation.HoldNoData)); err != nil {
 				return err
@@ -311,7 +332,8 @@ func (c *change) close(actor string, detail map[string]any) error {
 	return c.endRollout(ended, remediation.ActorEngine, "a step of this incident rolled the release back")
 }
 
-// measurePatience bounds how long Prometheus is asked for the worst value of a trigger.
+// measurePatience bounds how long Prometheus is asked for the worst values of an incident: the
+// watch for what reopens it begins after that.
 const measurePatience = 10 * time.Second
 
 // measure asks Prometheus, once for each close, for the worst value of each trigger while the
@@ -319,13 +341,13 @@ const measurePatience = 10 * time.Second
 // an answer the worst stays what the polls saw.
 func (e *Responder) measure(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
 	worst := map[string]float64{}
+	asking, cancel := context.WithTimeout(ctx, measurePatience)
+	defer cancel()
 	for _, t := range inc.Triggers {
 		if t.Signal != "" {
 			continue
 		}
-		asking, cancel := context.WithTimeout(ctx, measurePatience)
 		p, err := e.plot(asking, inc.ID, t.Trigger)
-		cancel()
 		if at, found := p.Worst(); err == nil && found && p.Step != 0 {
 			worst[t.Trigger] = at.Value
 		}

@@ -159,11 +159,12 @@ func TestAStatusSaysThatThePlaybookIsTheBuiltInExample(t *testing.T) {
 
 func TestWhatAnEntrySaysOfARolloutIsWhatHappened(t *testing.T) {
 	for want, detail := range map[string]map[string]any{
-		"Rollout v2 alpha":               {},
-		"Abort ordered: v2":              {"abort": "begun"},
-		"Rollout v2 alpha, held":         {"held": true},
-		"Rollout v2 alpha, resumed":      {"held": false},
-		"Rollout v2 alpha, not promoted": {"promotion": "refused", "held": true},
+		"Rollout v2 alpha":                           {},
+		"Abort ordered: v2":                          {"abort": "begun"},
+		"Rollout v2 alpha, held":                     {"held": true},
+		"Rollout v2 alpha, resumed":                  {"held": false},
+		"Rollout v2 alpha, not promoted":             {"promotion": "refused", "held": true},
+		"Rollout v2 to beta failed, traffic unknown": {"promotion": "failed", "to": "beta", "held": true},
 	} {
 		detail["release"], detail["state"], detail["stage"] = "v2", remediation.RolloutActive, "alpha"
 		if got := view.Describe(audit.Entry{Kind: audit.KindStage, Detail: detail}).Title; got != want {

@@ -127,6 +127,8 @@ func Describe(e audit.Entry) TimelineEvent {
 		switch {
 		case text("abort") != "": // nothing is rolled back yet
 			ev.Title, subject = "Abort ordered:", text("release")
+		case text("promotion") == string(remediation.StepFailed): // and the rollout may be in the stage all the same
+			subject = text("release") + " to " + text("to") + " failed, traffic unknown"
 		case text("promotion") != "" && text("stage") != remediation.StageNone:
 			subject += ", not promoted"
 		case held:

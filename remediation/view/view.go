@@ -103,6 +103,33 @@ func OfIncident(tx remediation.Tx, inc *remediation.Incident) (IncidentView, err
 	return v, nil
 }
 
+// setWorst takes the worst values that no row has from the audit log: earlier versions closed
+// incidents without them.
+func (v *IncidentView) setWorst(tx remediation.Tx, inc *remediation.Incident) error {
+	lacks := func(t TriggerView) bool { return t.Worst == nil && t.Signal == "" && inc.Trigger(t.Trigger) != nil }
+	if !slices.ContainsFunc(v.Triggers, lacks) {
+		return nil
+	}
+	entries, err := tx.Entries(audit.Filter{Incident: inc.ID})
+	if err != nil {
+		return err
+	}
+	for i := range v.Triggers {
+		t := &v.Triggers[i]
+		if !lacks(*t) {
+			continue
+		}
+		st := remediation.TriggerState{Above: inc.Trigger(t.Trigger).Above}
+		for _, en := range entries {
+			if value, ok := observed(en, t.Trigger); ok {
+				st.See(value)
+			}
+		}
+		t.Worst = st.Worst
+	}
+	return nil
+}
+
 // set takes over what the polls have seen of a trigger.
 func (t *TriggerView) set(st remediation.TriggerState) {
 	t.Threshold, t.Value, t.Signal, t.Unanswered = st.Threshold, st.Value, st.Signal, st.Unanswered
@@ -280,6 +307,9 @@ func Incident(tx remediation.Tx, id string) (IncidentView, error) {
 	if err == nil {
 		v.IncidentCall = inc.Call
 		err = v.expect(tx, inc)
+	}
+	if err == nil && inc.State == remediation.Closed {
+		err = v.setWorst(tx, inc)
 	}
 	return v, err
 }

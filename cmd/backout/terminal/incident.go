@@ -281,8 +281,12 @@ func handsText(inc view.IncidentView) string {
 	if len(inc.FrozenBy) == 0 {
 		command("block further steps for this service", fmt.Sprintf("backout freeze --service=%s --reason=WHY", service))
 	}
+	holds := ""
+	if inc.State == remediation.Waiting && inc.Reason == remediation.HoldFrozen {
+		holds = ", which holds it"
+	}
 	for _, f := range inc.FrozenBy {
-		command("end the freeze of "+EveryOr(f.Service)+", which holds it", ThawCommand(f))
+		command("end the freeze of "+EveryOr(f.Service)+holds, ThawCommand(f))
 	}
 	if inc.ClaimedBy == "" {
 		command("take this incident over", "backout incident claim "+id)

@@ -110,6 +110,12 @@ func TestWhatAsksSaysWhatIsAtStake(t *testing.T) {
 	if text := Incident(inc, rehearsed, Screen{}); strings.Contains(text, "backout freeze") {
 		t.Errorf("a frozen service can be frozen:\n%s", text)
 	}
+	for _, state := range []remediation.State{remediation.Settling, remediation.Recovered} {
+		inc.State, inc.Reason = state, ""
+		if text := Incident(inc, rehearsed, Screen{}); strings.Contains(text, "which holds it") || !strings.Contains(text, "end the freeze of service shop:") {
+			t.Errorf("%s, and it says of the freeze:\n%s", state, text)
+		}
+	}
 }
 
 func TestAnApprovalSaysWhatItDoes(t *testing.T) {
