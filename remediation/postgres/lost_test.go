@@ -15,3 +15,43 @@ func TestAllThatIsCountedCanBeLost(t *testing.T) {
 		t.Errorf("lost: %s", got)
 	}
 }
+
+func TestRowsOfAnOlderReleaseDoNotTellWhatIsLost(t *testing.T) {
+	w := newHarness(t)
+	before, err := w.counted()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.exec("DELETE FROM posts")
+	after, err := w.counted()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := remediation.LostWords(lost(before, after)); got != "10 rows of public.posts" {
+		t.Errorf("lost: %s", got)
+	}
+	if got := lost(before, bareRows(after)); got != nil {
+		t.Errorf("lost: %s", remediation.LostWords(got))
+	}
+}
+
+func TestATableThatBecameAnExtensionsIsNotLost(t *testing.T) {
+	w := newHarness(t)
+	before, err := w.counted()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.exec("ALTER EXTENSION plpgsql ADD TABLE posts")
+	after, err := w.counted()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.exec("ALTER EXTENSION plpgsql DROP TABLE posts")
+	if got := lost(before, after); got != nil {
+		t.Errorf("lost: %s", remediation.LostWords(got))
+	}
+}
+
+func (w *harness) counted() ([]rows, error) {
+	return (&work{rollback: w.action(nil).(*rollback)}).countAll(w.t.Context(), w.admin)
+}
