@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // LostWhat is a part of a database that can be lost.
@@ -40,20 +41,27 @@ func (l Lost) String() string {
 	return fmt.Sprintf("table %s (%s)", table, Counted(l.Rows, "row"))
 }
 
-// listedLost is how much of what was lost is said.
-const listedLost = 10
+// listedLost is how much of what was lost is said, and in how many characters: where a text is
+// bounded, the snapshot, which is named after it, must not be cut off.
+const (
+	listedLost = 10
+	lostLong   = 200
+)
 
-// LostWords say what was lost.
+// LostWords say what was lost, at least the first of it.
 func LostWords(all []Lost) string {
-	said := make([]string, 0, listedLost+1)
+	var words string
 	for i, l := range all {
-		if i == listedLost {
-			said = append(said, fmt.Sprintf("and %d more", len(all)-i))
-			break
+		next := l.String()
+		if i > 0 {
+			next = words + ", " + next
 		}
-		said = append(said, l.String())
+		if i == listedLost || i > 0 && utf8.RuneCountInString(next) > lostLong {
+			return fmt.Sprintf("%s, and %d more", words, len(all)-i)
+		}
+		words = next
 	}
-	return strings.Join(said, ", ")
+	return words
 }
 
 // WayBack is a command with which a person gets lost data back, and what it does.
