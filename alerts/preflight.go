@@ -5,10 +5,10 @@ import "github.com/prometheus/common/model"
 // PreflightChecks are what a preflight checks beyond what the rest of the playbook says.
 type PreflightChecks struct {
 	// ReplicationLag is how far replicas of the database may be behind. Without it, the
-	// database itself is asked where a step knows it, and passes if it has no replica and
-	// expects none: no physical replication slot waits for one, and synchronous_standby_names
-	// is empty. Write a query if replicas connect without a slot or only read a WAL archive:
-	// the database does not show that such a replica is away.
+	// database itself is asked where a step knows it, and passes if no replica shows: none is
+	// connected, no physical replication slot waits for one, and synchronous_standby_names is
+	// empty. Write a query if replicas stream without a slot or only read a WAL archive: the
+	// database does not show such a replica while it is away.
 	ReplicationLag *ReplicationLag `yaml:"replication_lag,omitempty"`
 }
 

@@ -3,9 +3,11 @@ package remediation
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // LostWhat is a part of a database that can be lost.
@@ -39,20 +41,27 @@ func (l Lost) String() string {
 	return fmt.Sprintf("table %s (%s)", table, Counted(l.Rows, "row"))
 }
 
-// listedLost is how much of what was lost is said.
-const listedLost = 10
+// listedLost is how much of what was lost is said, and in how many characters: where a text is
+// bounded, the snapshot, which is named after it, must not be cut off.
+const (
+	listedLost = 10
+	lostLong   = 200
+)
 
-// LostWords say what was lost.
+// LostWords say what was lost, at least the first of it.
 func LostWords(all []Lost) string {
-	said := make([]string, 0, listedLost+1)
+	var words string
 	for i, l := range all {
-		if i == listedLost {
-			said = append(said, fmt.Sprintf("and %d more", len(all)-i))
-			break
+		next := l.String()
+		if i > 0 {
+			next = words + ", " + next
 		}
-		said = append(said, l.String())
+		if i == listedLost || i > 0 && utf8.RuneCountInString(next) > lostLong {
+			return fmt.Sprintf("%s, and %d more", words, len(all)-i)
+		}
+		words = next
 	}
-	return strings.Join(said, ", ")
+	return words
 }
 
 // WayBack is a command with which a person gets lost data back, and what it does.
@@ -64,20 +73,33 @@ type WayBack struct{ Does, Command string }
 // is only its name.
 func WaysBack(path, dsnFile, database string, lost []Lost) (ways []WayBack) {
 	toFile := func(does, name string, gone func(Lost) bool) {
-		var schemas, tables []string
+		tables := map[string][]string{} // by schema
 		for _, l := range lost {
 			if gone(l) {
-				schemas, tables = append(schemas, "--schema="+shellWord(l.Schema)), append(tables, "--table="+shellWord(l.Table))
+				tables[l.Schema] = append(tables[l.Schema], " --table="+shellWord(l.Table))
 			}
 		}
-		if len(tables) == 0 && len(lost) > 0 {
-			return
+		file, from := shellWord(strings.TrimSuffix(path, ".dump")+name), shellWord(path)
+		var commands []string
+		// pg_restore takes each table from each schema that it is given, so it is given one.
+		for _, schema := range slices.Sorted(maps.Keys(tables)) {
+			slices.Sort(tables[schema])
+			to := file
+			if len(tables) > 1 {
+				to = "-"
+			}
+			commands = append(commands, "pg_restore --schema="+shellWord(schema)+strings.Join(slices.Compact(tables[schema]), "")+" --file="+to+" "+from)
 		}
-		slices.Sort(schemas)
-		slices.Sort(tables)
-		file := strings.TrimSuffix(path, ".dump") + name
-		words := slices.Concat([]string{"pg_restore"}, slices.Compact(schemas), slices.Compact(tables), []string{"--file=" + shellWord(file), shellWord(path)})
-		ways = append(ways, WayBack{"Write " + does + " to a file as SQL. This changes no database.", strings.Join(words, " ")})
+		command := strings.Join(commands, " && ")
+		switch {
+		case len(lost) == 0:
+			command = "pg_restore --file=" + file + " " + from
+		case len(commands) == 0:
+			return
+		case len(commands) > 1:
+			command = "(" + command + ") >" + file
+		}
+		ways = append(ways, WayBack{"Write " + does + " to a file as SQL. This changes no database.", command})
 	}
 	if len(lost) == 0 {
 		toFile("the snapshot", ".sql", nil)

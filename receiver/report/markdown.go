@@ -145,7 +145,7 @@ func (r *Report) writeActions(w *markdown) {
 		}
 		lost := r.lost(i)
 		if lost != nil {
-			w.item("%s", prose(lost.LostWords()))
+			w.item("%s", proseUpTo(reportJSON, lost.LostWords())) // with the whole of the snapshot's path and hash
 		}
 		w.end()
 		if lost != nil {
@@ -300,12 +300,14 @@ func longestRun(s string, of rune) (longest int) {
 // prose is a sentence with words from elsewhere in it: what would be Markdown,
 // HTML, an address or a mention shows as it is. A hint, which may be a command to copy, is
 // code.
-func prose(s string) string {
+func prose(s string) string { return proseUpTo(reportText, s) }
+
+func proseUpTo(most int, s string) string {
 	if message, try := hint.Cut(s); try != "" {
-		return hint.Text(prose(message), code(try))
+		return hint.Text(proseUpTo(most, message), code(try))
 	}
 	var b strings.Builder
-	text := remediation.Plain(s, reportText)
+	text := remediation.Plain(s, most)
 	for i, r := range text {
 		switch {
 		case r == '@':

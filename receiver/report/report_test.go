@@ -398,6 +398,34 @@ func TestAReportSaysWhatWasLostAndWhereTheSnapshotIs(t *testing.T) {
 	}
 }
 
+func TestAReportOfManyLostTablesKeepsTheSnapshot(t *testing.T) {
+	var lost []remediation.Lost
+	for i := range 10 {
+		lost = append(lost, remediation.Lost{What: remediation.LostTable, Schema: "analytics", Table: fmt.Sprintf("recommendations-by-channel-and-day-%d", i), Rows: 1000})
+	}
+	snapshot := "/var/lib/backout/snapshots/shop-inc-12_3-schema-rollback@1700000000-1.dump"
+	hash := strings.Repeat("cafe", 16)
+	for _, c := range []struct {
+		lost []remediation.Lost
+		dir  string
+		says int // in the summary and in what was done
+	}{
+		{lost, "", 2},
+		{[]remediation.Lost{{What: remediation.LostColumn, Schema: strings.Repeat("s", 63), Table: strings.Repeat("t", 63), Column: strings.Repeat("c", 63), Rows: 1 << 40}}, "", 2},
+		{lost, "/" + strings.Repeat("d", 200), 1},
+	} {
+		s := aLadder()
+		s.incident.Steps = []view.StepView{{ID: "2-image_retag", Risk: "lossy", State: remediation.StepFailed, LostData: true, Snapshot: &view.Snapshot{Path: c.dir + snapshot, Size: 2000000, SHA256: hash, Lost: c.lost}}}
+		text := strings.NewReplacer("`@`", "@", `\_`, "_").Replace(string(reportOf(t, s).Markdown(nil)))
+		if n := strings.Count(text, "the snapshot is "+c.dir+snapshot+", 1.907 MiB, SHA-256 "+hash); n != c.says {
+			t.Errorf("the whole snapshot is named %d times:\n%s", n, text)
+		}
+		if len(c.lost) == 10 && !strings.Contains(text, "day-2 (1000 rows), and 7 more") {
+			t.Errorf("it does not say that there are more:\n%s", text)
+		}
+	}
+}
+
 func TestACommandInAnErrorCanBeCopiedFromTheReport(t *testing.T) {
 	s := aLadder()
 	s.log(11*time.Minute, audit.KindOutcome, "engine", "3-schema_rollback", map[string]any{

@@ -20,7 +20,8 @@ type rows struct {
 	Rows      int64  `json:"rows"`
 	Estimated yesNo  `json:"estimated,omitempty"`
 	// What tells in the manifest whether the table and its columns are still there: its
-	// schema and name, and its columns as "NUMBER NAME", whose number outlives a renaming.
+	// schema and name, none for an extension's, and its columns as "NUMBER NAME", whose
+	// number outlives a renaming.
 	Name    pgx.Identifier `json:"name,omitempty"`
 	OID     uint32         `json:"oid,omitempty"`
 	Columns []string       `json:"columns,omitempty"`
@@ -39,7 +40,7 @@ func bareRows(all []rows) []rows {
 // table that was made anew by the old name.
 func lost(before, after []rows) []remediation.Lost {
 	var all []remediation.Lost
-	if after == nil { // not known
+	if after == nil || slices.ContainsFunc(after, func(a rows) bool { return a.OID == 0 }) { // not known, or by an older release
 		return nil
 	}
 	for _, b := range before {
@@ -180,8 +181,8 @@ func (w *work) countAll(ctx context.Context, conn *pgx.Conn) ([]rows, error) {
 			if err != nil {
 				return err
 			}
-			if !t.extension {
-				r.Name, r.OID, r.Columns = t.name, t.oid, t.columns
+			if r.OID, r.Columns = t.oid, t.columns; !t.extension {
+				r.Name = t.name
 			}
 			counted = append(counted, r)
 		}

@@ -38,8 +38,9 @@ type manifest struct {
 	Phase   phase    `json:"phase"`
 	Plan    snapshot `json:"plan"` // what was looked at before anything was changed
 	Dump    *dump    `json:"dump,omitempty"`
-	Before  []rows   `json:"rows_before,omitempty"`
-	After   []rows   `json:"rows_after,omitempty"`
+	// Rows that are not known yet are nil; an empty list says that there is no table.
+	Before []rows `json:"rows_before"`
+	After  []rows `json:"rows_after"`
 	// Running is the version whose undo script runs outside of a transaction.
 	Running string `json:"running,omitempty"`
 	// Mark is what the database was like before the snapshot, then before what has no

@@ -291,8 +291,8 @@ func (r *rollback) checkSnapshot(ctx context.Context) remediation.Result {
 	})
 }
 
-// checkLag asks the primary how far its replicas are behind. Only a server that expects none
-// passes without one: a replica that is cut off must not count as none.
+// checkLag asks the primary how far its replicas are behind. Without one, only a server that
+// waits for none passes. One that streams without a slot shows only while it is connected.
 func (r *rollback) checkLag(ctx context.Context) remediation.Result {
 	return r.check(ctx, func(w *work) (remediation.Result, error) {
 		var replicas, hidden int
@@ -316,7 +316,7 @@ func (r *rollback) checkLag(ctx context.Context) remediation.Result {
 		case hidden > 0:
 			return remediation.Unknown("pg_stat_replication is hidden from "+w.addr.config.User, "GRANT pg_monitor TO it, or "+query), nil
 		case replicas == 0:
-			return remediation.Passed("this database has no replica: none is connected, no replication slot waits for one, and synchronous_standby_names is empty"), nil
+			return remediation.Passed("no replica shows (none is connected, no replication slot waits for one, synchronous_standby_names is empty); one that streams without a slot and is away would not"), nil
 		}
 		return remediation.LagResult(time.Duration(lag*float64(time.Second)), maxLag), nil
 	})

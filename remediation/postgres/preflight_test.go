@@ -59,9 +59,10 @@ func TestASchemaThatCanBeRolledBackPassesItsChecks(t *testing.T) {
 }
 
 // The only test that judges this item: the slots are those of the whole server.
-func TestNoReplicaPassesOnlyWhereTheServerExpectsNone(t *testing.T) {
+func TestNoReplicaPassesOnlyWhereTheServerWaitsForNone(t *testing.T) {
 	w := newHarness(t)
-	w.wants(w.prove(), "replication/lag", remediation.Pass, "this database has no replica")
+	const noneShows = "no replica shows (none is connected, no replication slot waits for one, synchronous_standby_names is empty); one that streams without a slot and is away would not"
+	w.wants(w.prove(), "replication/lag", remediation.Pass, noneShows)
 
 	slot := w.name + "_slot"
 	w.exec("SELECT pg_create_physical_replication_slot('" + slot + "')")
@@ -81,8 +82,8 @@ func TestNoReplicaPassesOnlyWhereTheServerExpectsNone(t *testing.T) {
 		status    remediation.Status
 		says      string
 	}{
-		{"nothing", "", remediation.Pass, "this database has no replica"},
-		{"a logical slot", "INSERT INTO seen.pg_replication_slots VALUES ('events', 'logical', false)", remediation.Pass, "this database has no replica"},
+		{"nothing", "", remediation.Pass, noneShows},
+		{"a logical slot", "INSERT INTO seen.pg_replication_slots VALUES ('events', 'logical', false)", remediation.Pass, noneShows},
 		{"a replica that is expected and away", "INSERT INTO seen.pg_settings VALUES ('synchronous_standby_names', 'FIRST 1 (b)')", remediation.CannotTell, "synchronous_standby_names expects FIRST 1 (b)"},
 		{"that replica", "INSERT INTO seen.pg_stat_replication VALUES ('streaming', '2s')", remediation.Pass, "the lag is 2 s"},
 		{"its slot", "INSERT INTO seen.pg_replication_slots VALUES ('b', 'physical', true)", remediation.Pass, "the lag is 2 s"},
