@@ -338,12 +338,18 @@ func (o Overview) Monitoring(sv ServiceNow) (lost bool, words string) {
 	switch {
 	case sv.PrometheusAway != nil:
 		return true, "lost: Prometheus stopped answering " + remediation.Distance(o.Time, *sv.PrometheusAway)
-	case sv.Watchdog != nil && (o.Time.Sub(*sv.Watchdog) > sv.WatchdogMaxAge || !sv.WatchdogHeard && o.Arrivals.Refused != nil):
+	case sv.watchdogLost(o.Time):
 		return true, "lost: " + words
 	case sv.WatchdogHeard:
 		return false, "healthy, " + words
 	}
 	return false, words
+}
+
+// watchdogLost reports whether the watchdog was not heard for too long. What was refused only
+// explains that: anybody can post without a token.
+func (sv ServiceNow) watchdogLost(now time.Time) bool {
+	return sv.Watchdog != nil && now.Sub(*sv.Watchdog) > sv.WatchdogMaxAge
 }
 
 // watchdogWords says when the watchdog's alert came last and, where that is not as it should
@@ -376,6 +382,7 @@ func (o Overview) NoWatchdog(sv ServiceNow) (why, try string) {
 	case r != nil && (!sv.WatchdogHeard || r.Last.After(*sv.Watchdog)):
 		return r.Words(), remediation.HintToken
 	case sv.WatchdogHeard:
+	case listened < soon && sv.watchdogLost(o.Time): // it was before this start, too
 	case listened < soon:
 		return "the first can take " + remediation.Span(soon) + " after a start", ""
 	case !o.Arrivals.Accepted:
