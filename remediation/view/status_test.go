@@ -47,7 +47,12 @@ func TestAStatusMarksExactlyWhatNeedsAPerson(t *testing.T) {
 		"no watchdog alert came since the first start": {func(o *view.Overview) {
 			o.Services[0].Watchdog, o.Services[0].WatchdogHeard, o.Arrivals.Since = ago(6*time.Minute), false, *ago(6 * time.Minute)
 		},
-			"shop: monitoring: lost: no watchdog alert since the first start 6 min ago: Alertmanager has sent nothing since backout started 6 min ago (try: " + remediation.HintSilent + ")"},
+			"shop: monitoring: lost: no watchdog alert since the first start 6 min ago: Alertmanager has sent nothing to this replica since it started 6 min ago (try: " + remediation.HintSilent + ")"},
+		"no watchdog alert came to any of two replicas": {func(o *view.Overview) {
+			o.Services[0].Watchdog, o.Services[0].WatchdogHeard, o.Arrivals.Since = ago(6*time.Minute), false, *ago(6 * time.Minute)
+			o.Replicas = []view.ReplicaNow{{Name: "a", Live: true}, {Name: "b", Live: true}}
+		},
+			"shop: monitoring: lost: no watchdog alert since the first start 6 min ago: Alertmanager has sent nothing to this replica since it started 6 min ago (try: load the rule Watchdog of shop into Prometheus, and give Alertmanager the second route of generated/deploy/alertmanager.yml)"},
 		"no watchdog alert came before a restart either": {func(o *view.Overview) {
 			o.Services[0].Watchdog, o.Services[0].WatchdogHeard, o.Arrivals.Since = ago(48*time.Hour), false, *ago(10 * time.Second)
 		}, "shop: monitoring: lost: no watchdog alert since the first start 2 d ago"},
