@@ -72,3 +72,17 @@ func TestTheHeadlineIsShortAndWhatItLeavesOutIsBelow(t *testing.T) {
 		t.Errorf("the headline is %q", headline)
 	}
 }
+
+func TestALossFromBeforeARestartIsNotPutDownToTheRestart(t *testing.T) {
+	b := newBench(t, token(t, "eve", config.Commander))
+	now := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
+	first := now.Add(-48 * time.Hour)
+	b.service.overview = view.Overview{Time: now, Mode: remediation.Act, Arrivals: remediation.Arrivals{Since: now.Add(-10 * time.Second)},
+		Services: []view.ServiceNow{{Service: "shop", Playbook: "0123", Watchdog: &first, WatchdogMaxAge: 5 * time.Minute}}}
+	r := as(request("GET", "/", ""), "eve")
+	r.Header.Set("Accept", "text/html")
+	page := b.do(r).Body.String()
+	if !strings.Contains(page, "Prometheus or Alertmanager may be down") || strings.Contains(page, "can take") || strings.Contains(page, "Try: .") {
+		t.Error(page)
+	}
+}

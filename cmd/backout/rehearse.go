@@ -43,11 +43,13 @@ func (c *commands) addRehearseRun(parent *kingpin.CmdClause) {
 			b.WriteString("\n" + terminal.RehearsalEnd(r))
 		}
 		if *output != outputJSON { // what a start still lacks
-			p, err := cl.Preflight(ctx, v.Service)
-			if err != nil {
-				return err
+			b.WriteString("\n")
+			if p, err := cl.Preflight(ctx, v.Service); err != nil {
+				b.WriteString(terminal.Wrap("", "What a start still lacks could not be asked: "+err.Error()) +
+					terminal.Wrap("  ", "try: backout preflight show --service="+v.Service))
+			} else {
+				b.WriteString(terminal.PreflightMissing(p))
 			}
-			b.WriteString("\n" + terminal.PreflightMissing(p))
 		}
 		return c.answerRehearsal(v, *output, b.String())
 	})

@@ -67,6 +67,19 @@ v2 of shop cannot start yet:
 	fits(t, r.stdout)
 }
 
+func TestARehearsalIsShownThoughWhatIsMissingCannotBeAsked(t *testing.T) {
+	url := server(t, "",
+		exchange{"POST /api/v1/rehearse", `{"service":"","plan":"","reason":"no reason given"}`, 200, rehearsal(true, "", notYet, "")},
+		exchange{"GET /api/v1/rehearse?service=shop", "", 200, rehearsal(false, rehearsedFlag, ended, "pass")},
+		exchange{"GET /api/v1/preflight?service=shop", "", 500, `{"error":"the database is locked"}`})
+	r := backout(t, nil, "rehearse", "--url="+url)
+	if r.status != 0 || !said(r.stdout, "Plan ladder: 2 passed") || !said(r.stdout, "What a start still lacks could not be asked: the server at") ||
+		!strings.HasSuffix(r.stdout, "answered 500: the database is locked\n  try: backout preflight show --service=shop\n") {
+		t.Errorf("status %d, stderr %q, stdout\n%s", r.status, r.stderr, r.stdout)
+	}
+	fits(t, r.stdout)
+}
+
 func TestARehearsalWhoseServerStoppedIsNone(t *testing.T) {
 	old := strings.ReplaceAll(rehearsal(false, rehearsedFlag, "2026-01-01T00:00:10Z", "pass"), "2026-01-02T15:04:06Z", "2026-01-01T00:00:00Z")
 	url := server(t, "",

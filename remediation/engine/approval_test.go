@@ -370,6 +370,11 @@ func TestAnAnswerToAnEarlierRequestIsRefused(t *testing.T) {
 	if left := step().Question; left != "" {
 		t.Errorf("%q is still asked", left)
 	}
+	second := approve(now)
+	refused(t, second, remediation.Conflict)
+	if want := "eve has already approved " + fullSchema; !strings.Contains(second.Error(), want) {
+		t.Errorf("a second answer: %v, want %s", second, want)
+	}
 	w.tick()
 	w.effects(1, 1, 1)
 }

@@ -444,7 +444,15 @@ func TestADrillAlertThatDoesNotComeBackFails(t *testing.T) {
 			}
 		}
 	}
-	fails("nor any other notification since backout started", remediation.HintSilent)
+	fails("nor any other notification to this replica since it started", remediation.HintSilent)
+	alive := func(until time.Time) {
+		p.must(p.store.Update(p.ctx, func(tx remediation.Tx) error {
+			return errors.Join(tx.PutReplica(remediation.Replica{ID: "a", Name: "a", Until: until}), tx.PutReplica(remediation.Replica{ID: "b", Name: "b", Until: until}))
+		}))
+	}
+	alive(p.now.Add(time.Hour))
+	fails("nor any other notification to this replica since it started", "route trigger")
+	alive(p.now)
 	p.engine.NoteRefused("10.0.0.7", "unauthorized")
 	fails("1 notification was refused (unauthorized)", remediation.HintToken)
 	p.engine.NoteAccepted()

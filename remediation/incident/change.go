@@ -38,7 +38,11 @@ func (e *Responder) ApproveOver(ctx context.Context, id, step, gate, actor, reas
 func (e *Responder) ApproveQuestion(ctx context.Context, id, step, question, actor, reason string) (view.IncidentView, error) {
 	return e.decide(ctx, id, view.Approve, reason, func(c *change) error {
 		s, err := c.awaiting(step)
-		if err == nil && s.Question() != question {
+		switch {
+		case err != nil:
+		case s.Approved != "":
+			err = hint.Add(remediation.Refuse(remediation.Conflict, "%s has already approved %s", s.Approved, step), "backout incident show %s", id)
+		case s.Question() != question:
 			err = hint.Add(remediation.Refuse(remediation.Conflict, "this answers an earlier request: %s was asked for again at %s", step, remediation.MomentFrom(c.Now, *s.ApprovalAsked)),
 				"look at the incident again, and answer what is asked now")
 		}

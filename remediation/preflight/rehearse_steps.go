@@ -80,7 +80,7 @@ func (e *Checker) drillPlan(ctx context.Context, b *plan.Plan, plan string) (rem
 		return remediation.ResultOf(err), incidents
 	}
 	if len(missing) > 0 {
-		return e.notBack(trigger), nil
+		return e.notBack(ctx, trigger), nil
 	}
 	steps, err := e.awaitClosedDrills(ctx, incidents)
 	if err != nil {

@@ -95,22 +95,33 @@ func (e *Checker) sendDrills(ctx context.Context, b *plan.Plan, _ string) remedi
 	}
 	if len(missing) > 0 {
 		names := slices.Sorted(maps.Values(missing))
-		return e.notBack(strings.Join(names, ", "))
+		return e.notBack(ctx, strings.Join(names, ", "))
 	}
 	return remediation.Passed(fmt.Sprintf("%s arrived within %s, as %s", remediation.Counted(sent, "drill alert"), remediation.Span(time.Since(began)), strings.Join(incidents, ", ")))
 }
 
 // notBack is what it means that a drill alert does not come back, as far as it is known.
-func (e *Checker) notBack(triggers string) remediation.Result {
+func (e *Checker) notBack(ctx context.Context, triggers string) remediation.Result {
+	const route = "route trigger!=\"\" to this backout's webhook first, as the generated alertmanager.yml does, and check that no silence matches it"
+	var live []remediation.Replica
+	if err := e.Store.View(ctx, func(tx remediation.Tx) (err error) {
+		live, err = remediation.LiveReplicas(tx, e.Now())
+		return err
+	}); err != nil {
+		return remediation.ResultOf(err)
+	}
 	why := fmt.Sprintf("no drill alert of %s arrived within %s", triggers, remediation.Span(e.runner.patience))
 	switch came := e.Arrivals(); {
 	case came.Refused != nil:
 		return remediation.Failed(why+": "+came.Refused.Words(), remediation.HintToken)
-	case !came.Accepted:
-		return remediation.Failed(why+", nor any other notification since backout started", remediation.HintSilent)
+	case came.Accepted:
+		return remediation.Failed(why+", though other notifications have", route)
 	}
-	return remediation.Failed(why+", though other notifications have",
-		"route trigger!=\"\" to this backout's webhook first, as the generated alertmanager.yml does, and check that no silence matches it")
+	why += ", nor any other notification to this replica since it started"
+	if len(live) > 1 { // what others were sent is not known here
+		return remediation.Failed(why, route)
+	}
+	return remediation.Failed(why, remediation.HintSilent)
 }
 
 // raiseDrills raises an alert for each trigger that is wanted, as its rule would, but

@@ -338,12 +338,18 @@ func (o Overview) Monitoring(sv ServiceNow) (lost bool, words string) {
 	switch {
 	case sv.PrometheusAway != nil:
 		return true, "lost: Prometheus stopped answering " + remediation.Distance(o.Time, *sv.PrometheusAway)
-	case sv.Watchdog != nil && (o.Time.Sub(*sv.Watchdog) > sv.WatchdogMaxAge || !sv.WatchdogHeard && o.Arrivals.Refused != nil):
+	case sv.watchdogLost(o.Time):
 		return true, "lost: " + words
 	case sv.WatchdogHeard:
 		return false, "healthy, " + words
 	}
 	return false, words
+}
+
+// watchdogLost reports whether the watchdog was not heard for too long. What was refused only
+// explains that: anybody can post without a token.
+func (sv ServiceNow) watchdogLost(now time.Time) bool {
+	return sv.Watchdog != nil && now.Sub(*sv.Watchdog) > sv.WatchdogMaxAge
 }
 
 // watchdogWords says when the watchdog's alert came last and, where that is not as it should
@@ -371,19 +377,36 @@ func (o Overview) NoWatchdog(sv ServiceNow) (why, try string) {
 	// The generated configuration repeats it five times in that time.
 	soon := 2 * sv.WatchdogMaxAge / 5
 	listened := o.Time.Sub(o.Arrivals.Since)
+	route := "load the rule Watchdog of " + sv.Service + " into Prometheus, and give Alertmanager the second route of generated/deploy/alertmanager.yml"
 	switch r := o.Arrivals.Refused; {
 	case sv.Watchdog == nil:
 	case r != nil && (!sv.WatchdogHeard || r.Last.After(*sv.Watchdog)):
 		return r.Words(), remediation.HintToken
 	case sv.WatchdogHeard:
+	case listened < soon && sv.watchdogLost(o.Time): // it was before this start, too
 	case listened < soon:
 		return "the first can take " + remediation.Span(soon) + " after a start", ""
-	case !o.Arrivals.Accepted:
-		return "Alertmanager has sent nothing since backout started " + remediation.Distance(o.Time, o.Arrivals.Since), remediation.HintSilent
+	case o.Arrivals.Accepted:
+		return "other alerts arrive", route
 	default:
-		return "other alerts arrive", "load the rule Watchdog of " + sv.Service + " into Prometheus, and give Alertmanager the second route of generated/deploy/alertmanager.yml"
+		why = "Alertmanager has sent nothing to this replica since it started " + remediation.Distance(o.Time, o.Arrivals.Since)
+		if o.shared() { // what others were sent is not known here
+			return why, route
+		}
+		return why, remediation.HintSilent
 	}
 	return "", ""
+}
+
+// shared reports whether several replicas are alive.
+func (o Overview) shared() bool {
+	live := 0
+	for _, r := range o.Replicas {
+		if r.Live {
+			live++
+		}
+	}
+	return live > 1
 }
 
 // RolloutWords is one line: "v2 active, stage alpha, 1% of traffic"; "v2 being rolled back

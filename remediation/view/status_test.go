@@ -47,7 +47,19 @@ func TestAStatusMarksExactlyWhatNeedsAPerson(t *testing.T) {
 		"no watchdog alert came since the first start": {func(o *view.Overview) {
 			o.Services[0].Watchdog, o.Services[0].WatchdogHeard, o.Arrivals.Since = ago(6*time.Minute), false, *ago(6 * time.Minute)
 		},
-			"shop: monitoring: lost: no watchdog alert since the first start 6 min ago: Alertmanager has sent nothing since backout started 6 min ago (try: " + remediation.HintSilent + ")"},
+			"shop: monitoring: lost: no watchdog alert since the first start 6 min ago: Alertmanager has sent nothing to this replica since it started 6 min ago (try: " + remediation.HintSilent + ")"},
+		"no watchdog alert came to any of two replicas": {func(o *view.Overview) {
+			o.Services[0].Watchdog, o.Services[0].WatchdogHeard, o.Arrivals.Since = ago(6*time.Minute), false, *ago(6 * time.Minute)
+			o.Replicas = []view.ReplicaNow{{Name: "a", Live: true}, {Name: "b", Live: true}}
+		},
+			"shop: monitoring: lost: no watchdog alert since the first start 6 min ago: Alertmanager has sent nothing to this replica since it started 6 min ago (try: load the rule Watchdog of shop into Prometheus, and give Alertmanager the second route of generated/deploy/alertmanager.yml)"},
+		"no watchdog alert came before a restart either": {func(o *view.Overview) {
+			o.Services[0].Watchdog, o.Services[0].WatchdogHeard, o.Arrivals.Since = ago(48*time.Hour), false, *ago(10 * time.Second)
+		}, "shop: monitoring: lost: no watchdog alert since the first start 2 d ago"},
+		"what a stranger posts before the first watchdog decides nothing": {func(o *view.Overview) {
+			o.Services[0].Watchdog, o.Services[0].WatchdogHeard, o.Arrivals.Since = ago(40*time.Second), false, *ago(40 * time.Second)
+			o.Arrivals.Refused = &remediation.RefusedArrivals{Count: 1, First: *ago(time.Second), Last: *ago(time.Second), From: "10.0.0.7", Result: "unauthorized"}
+		}, ""},
 		"other alerts came, but no watchdog": {func(o *view.Overview) {
 			o.Services[0].Watchdog, o.Services[0].WatchdogHeard = ago(6*time.Minute), false
 			o.Arrivals = remediation.Arrivals{Since: *ago(6 * time.Minute), Accepted: true}
@@ -57,10 +69,10 @@ func TestAStatusMarksExactlyWhatNeedsAPerson(t *testing.T) {
 			o.Services[0].Watchdog, o.Services[0].WatchdogHeard, o.Arrivals.Since = ago(40*time.Second), false, *ago(40 * time.Second)
 		}, ""},
 		"notifications were refused from the first on": {func(o *view.Overview) {
-			o.Services[0].Watchdog, o.Services[0].WatchdogHeard = ago(2*time.Minute), false
-			o.Arrivals = remediation.Arrivals{Since: *ago(2 * time.Minute), Refused: &remediation.RefusedArrivals{Count: 6, First: *ago(time.Minute), Last: *ago(time.Second), From: "127.0.0.1", Result: "unauthorized"}}
+			o.Services[0].Watchdog, o.Services[0].WatchdogHeard = ago(6*time.Minute), false
+			o.Arrivals = remediation.Arrivals{Since: *ago(6 * time.Minute), Refused: &remediation.RefusedArrivals{Count: 6, First: *ago(time.Minute), Last: *ago(time.Second), From: "127.0.0.1", Result: "unauthorized"}}
 		},
-			"shop: monitoring: lost: no watchdog alert since the first start 2 min ago: 6 notifications were refused (unauthorized) since 22 Nov 2026 03:09:00 UTC, the last from 127.0.0.1 (try: " + remediation.HintToken + ")"},
+			"shop: monitoring: lost: no watchdog alert since the first start 6 min ago: 6 notifications were refused (unauthorized) since 22 Nov 2026 03:09:00 UTC, the last from 127.0.0.1 (try: " + remediation.HintToken + ")"},
 		"notifications were refused once the token was another": {func(o *view.Overview) {
 			o.Services[0].Watchdog = ago(6 * time.Minute)
 			o.Arrivals.Refused = &remediation.RefusedArrivals{Count: 1, First: *ago(time.Minute), Last: *ago(time.Minute), From: "10.0.0.7", Result: "forbidden"}
