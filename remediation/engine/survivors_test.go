@@ -180,6 +180,7 @@ func TestAQuestionAboutAnotherPlanIsAskedAnewAndDoesNotLapse(t *testing.T) {
 	w.editIncident(id, func(inc *remediation.Incident) { inc.Step(fullSchema).ApprovalPlan = "another" })
 	w.now = w.now.Add(30 * time.Minute)
 	w.tick()
+	w.pass(2 * S) // polls count anew after a time without them
 	w.is(id, remediation.Waiting, remediation.HoldApproval)
 	w.steps(id, done, done, done, done, waits)
 	if n := count(w, id, "held "+fullSchema+" approval"); n != 2 {
