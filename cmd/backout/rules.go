@@ -16,6 +16,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/cmd/backout/terminal"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/rules"
@@ -104,7 +105,7 @@ func (c *commands) addRules() {
 // generated returns the files of all playbooks, each once.
 func generated(playbooks []*alerts.Playbook, generate func(*alerts.Playbook) ([]rules.File, error), work *terminal.Progress) ([]rules.File, error) {
 	var all []rules.File
-	seen := map[string][]byte{}
+	seen, from := map[string][]byte{}, map[string]string{}
 	for i, pb := range playbooks {
 		work.Say("playbook %d of %d: %s", i+1, len(playbooks), pb.Service)
 		files, err := generate(pb)
@@ -114,11 +115,12 @@ func generated(playbooks []*alerts.Playbook, generate func(*alerts.Playbook) ([]
 		for _, f := range files {
 			if other, ok := seen[f.Name]; ok {
 				if !bytes.Equal(other, f.Content) {
-					return nil, fmt.Errorf("two playbooks generate a different %s; give each its own --output", f.Name)
+					return nil, hint.Add(fmt.Errorf("the playbooks of %s and %s generate a different %s", from[f.Name], pb.Service, f.Name),
+						"the same communications in both, or an --output for each")
 				}
 				continue
 			}
-			seen[f.Name] = f.Content
+			seen[f.Name], from[f.Name] = f.Content, pb.Service
 			all = append(all, f)
 		}
 	}

@@ -75,7 +75,7 @@ func PreflightEnd(v remediation.PreflightView) string {
 // PreflightMissing names what is missing for a start, each with its next command.
 func PreflightMissing(v remediation.PreflightView) string {
 	if len(v.Missing) == 0 {
-		return Wrap("", fmt.Sprintf("%s of %s is ready to start.", Clean(v.Release), Clean(v.Service)))
+		return Wrap("", fmt.Sprintf("Nothing is missing in the preflight of %s of %s.", Clean(v.Release), Clean(v.Service)))
 	}
 	var b strings.Builder
 	b.WriteString(Wrap("", fmt.Sprintf("%s of %s cannot start yet:", Clean(v.Release), Clean(v.Service))))
