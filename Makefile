@@ -63,7 +63,7 @@ BUSY = $(shell grep -rlE --include='*.go' --exclude-dir=.cache '\bgo func|^\s*go
 
 # Packages tested in parallel: the tests mostly wait for real programs. make lint has vet's checks. Without what a debugger
 # needs, a test is linked in two thirds of the time.
-PACKAGES ?= $(shell echo $$(( $$(nproc) + 1 )))
+PACKAGES ?= $(shell echo $$(( $$(nproc) + 2 )))
 GOTEST := go test -vet=off -ldflags='-s -w' -p $(PACKAGES) -timeout 60m
 # The tests of a release take what `make dist` built.
 DISTTEST := go test -count=1 -tags=dist -timeout 60m ./deploy/dist
