@@ -445,5 +445,5 @@ func (e *Gates) OwnSeries(ctx context.Context, metric string, b *plan.Plan) reme
 		return remediation.Failed(fmt.Sprintf("a target label service replaced backout's own: Prometheus has %s with exported_service=%q, which no rule reads", metric, service),
 			"set honor_labels: true on the job that scrapes backout, and reload Prometheus")
 	}
-	return remediation.Failed(fmt.Sprintf("Prometheus has no %s of %s: no rule of a stage or a signal can fire", metric, service), "let Prometheus scrape backout's /metrics, with honor_labels: true")
+	return remediation.Failed(fmt.Sprintf("Prometheus has no %s of %s: no rule of a stage or a signal can fire", metric, service), "let Prometheus scrape backout's /metrics, with honor_labels: true; if its playbook was loaded a moment ago, ask again after a scrape")
 }
