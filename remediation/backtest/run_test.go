@@ -342,8 +342,8 @@ func TestWhatPrometheusCannotAnswerIsAskedInHalves(t *testing.T) {
 	m := &made{value: during(time.Hour, 2*time.Hour)}
 	whole := mustRun(t, options(t, m))
 	for _, err := range []error{remediation.ErrExecution, remediation.ErrTooSlow} {
-		m.fails = func(_ string, from, to time.Time) error {
-			if to.Sub(from) > 7*time.Hour {
+		m.fails = func(expr string, from, to time.Time) error {
+			if to.Sub(from) > 7*time.Hour && expr != "vector(1)" { // which loads none: it shows that the server answers
 				return fmt.Errorf("%w: it would load too many samples", err)
 			}
 			return nil
