@@ -85,7 +85,7 @@ func (d *decoder) actions() []string {
 }
 
 // OneOf is the hint for a name that is not one of names: the one that was likely meant,
-// and all of them.
+// and all of them if they are few.
 func OneOf(word string, names []string) string {
 	names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "" })
 	if len(names) == 0 {

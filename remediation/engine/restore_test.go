@@ -79,15 +79,22 @@ func TestARestoreTakesTheStepsBackLastFirstAndHoldsTheRollout(t *testing.T) {
 	}
 }
 
-func TestARestoreOfARecoveredIncidentClosesIt(t *testing.T) {
-	w := newHarness(t)
-	id := w.open()
+// restored is an incident that recovered and was restored then.
+func restored(t *testing.T) (w *harness, id string) {
+	t.Helper()
+	w = newHarness(t)
+	id = w.open()
 	w.cured("error_rate")
 	w.pass(4 * time.Minute)
 	w.is(id, remediation.Recovered, "")
 	w.must(w.restore(id))
 	w.tick()
 	w.is(id, remediation.Closed, "")
+	return w, id
+}
+
+func TestARestoreOfARecoveredIncidentClosesIt(t *testing.T) {
+	w, _ := restored(t)
 	w.undone(1, 0)
 	w.rollout("active", "alpha", true)
 }
@@ -347,14 +354,7 @@ func TestATriggerAfterARestoreOpensANewIncident(t *testing.T) {
 
 // The trigger's own expression is true all the time, so its alert never fires anew.
 func TestABreachThatComesBackAfterARestoreOpensANewIncidentThoughItsAlertNeverResolved(t *testing.T) {
-	w := newHarness(t)
-	id := w.open()
-	w.cured("error_rate")
-	w.pass(4 * time.Minute)
-	w.is(id, remediation.Recovered, "")
-	w.must(w.restore(id))
-	w.tick()
-	w.is(id, remediation.Closed, "")
+	w, id := restored(t)
 	w.pass(11 * time.Minute) // the cooldown
 	w.is(id, remediation.Closed, "")
 	if n := called(w, id); n > 0 {
